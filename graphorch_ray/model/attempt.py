@@ -1,0 +1,131 @@
+"""The words in which engine and pools talk about one attempt at one node execution.
+
+An *execution* is one run of a node inside one superstep; it is tried in one or more *attempts*.
+The engine asks for attempts with `Launch`; a pool answers each with `AttemptSucceeded` or
+`AttemptFailed`. Both sides know an attempt by its `AttemptKey`, and whatever arrives under a key
+that is no longer current is a late twin, and ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Role = Literal["node", "fallback"]
+
+StateHandle = Any
+"""A state as the engine sees it: opaque. Pools decide what stands behind it."""
+
+
+class AttemptKey(NamedTuple):
+    """Which attempt this is; unique within a run.
+
+    Attributes:
+        epoch: how often the run was started anew (after a failure or from a checkpoint).
+        superstep: counted from 0.
+        execution: place in the superstep's launch order, from 0.
+        role: ``"node"``, or ``"fallback"`` once the fallback stands in for it.
+        attempt: counted from 0; a node's own failures advance it.
+        rerun: counted from 0; infrastructure failures advance it.
+    """
+
+    epoch: int
+    superstep: int
+    execution: int
+    role: Role
+    attempt: int
+    rerun: int
+
+
+class Launch(NamedTuple):
+    """A request to run one attempt.
+
+    Attributes:
+        key: the attempt.
+        node_id: the node whose code is to run (the fallback's id in that role).
+        owner_id: the node whose place in the graph this is; differs only for a fallback.
+        states: the input states, one unless `as_list`.
+        as_list: the node takes the list of states (an aggregator).
+        worker_edges: positions, in the owner's outgoing edges, of conditional edges whose
+            router is to be asked beside the node.
+    """
+
+    key: AttemptKey
+    node_id: str
+    owner_id: str
+    states: tuple[StateHandle, ...]
+    as_list: bool
+    worker_edges: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong in an attempt or a router, in a form that always travels.
+
+    Attributes:
+        type_name: the exception's class name, unqualified.
+        mro_names: ``module.qualname`` of the class and its bases, most derived first.
+        message: ``str(exception)``.
+        traceback: formatted where it was raised; may be empty.
+        exception: the original exception, where it could travel.
+        reason: ``"error"`` for what code raised, ``"timeout"`` for an attempt's time-out, else
+            the kind of infrastructure failure (``"worker_crashed"``, ``"node_died"``,
+            ``"out_of_memory"``, ``"object_lost"``, …).
+    """
+
+    type_name: str
+    mro_names: tuple[str, ...]
+    message: str
+    traceback: str = ""
+    exception: BaseException | None = None
+    reason: str = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFacts:
+    """Where and when an attempt ran, as far as it is known. Times are Unix seconds."""
+
+    started: float | None = None
+    ended: float | None = None
+    worker_pid: int | None = None
+    ray_node: str | None = None
+    placement: str = "driver"
+    input_bytes: int = 0
+    output_bytes: int = 0
+    input_size: int = 0
+    output_size: int = 0
+
+
+NO_FACTS = AttemptFacts()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSucceeded:
+    """A node ran and gave a state. `routes` maps an edge's position to its router's answer."""
+
+    key: AttemptKey
+    state: StateHandle
+    routes: Mapping[int, str | Failure] = field(default_factory=dict)
+    facts: AttemptFacts = NO_FACTS
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """A node raised or timed out, or (with `infrastructure`) what it ran on broke."""
+
+    key: AttemptKey
+    failure: Failure
+    infrastructure: bool = False
+    facts: AttemptFacts = NO_FACTS
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """An attempt began to run. Informs observers; no rule depends on it."""
+
+    key: AttemptKey
+    facts: AttemptFacts = NO_FACTS
+
+
+AttemptEvent = AttemptSucceeded | AttemptFailed | AttemptStarted
