@@ -1,0 +1,694 @@
+"""`GraphExecutor`: runs a graph, superstep by superstep.
+
+Puts the rooms together. The engine says what happens next, a pool does it, and the loop here
+carries events to the one and commands to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from .checkpoint import CheckpointData
+from .clock import Clock, SystemClock, Timer
+from .engine import (
+    Activation,
+    AskRouter,
+    CancelRest,
+    Command,
+    DeadlineExpired,
+    EngineOptions,
+    Event,
+    FallbackInvoked,
+    Phase,
+    RestoreCheckpoint,
+    RetryDue,
+    RouterAnswered,
+    RunFailed,
+    RunFinished,
+    ScheduleRetry,
+    StatesDropped,
+    SuperstepEnded,
+    SuperstepMachine,
+    SuperstepStarted,
+)
+from .errors import CheckpointError, GraphExecutionError, GraphWarning, RemoteError
+from .model.attempt import (
+    AttemptFailed,
+    AttemptKey,
+    AttemptSucceeded,
+    Failure,
+    Launch,
+)
+from .model.graph import Graph
+from .policies import RetryPolicy
+from .runtime import Backend, Pool, RunContext, make_pool
+from .state import State
+from .telemetry import RunSummary, SummaryRecorder
+
+OnMultipleStates = Literal["first", "each", "error"]
+
+
+class GraphExecutor:
+    """Runs a graph on Ray, or in this process.
+
+    Args:
+        graph: what to run.
+        initial_state: the state that `start` gets. It is copied, never changed.
+        max_workers: node executions at once, at most.
+        retry_policy: for nodes without one of their own. Default: no retry.
+        checkpoint_path: file for checkpoints, a local path or any fsspec URL.
+        checkpoint_every: write one whenever this many supersteps have passed. Where a path is
+            given, the start, the end and a failure are recorded in any case.
+        allow_fallback_from_checkpoint: at the first superstep time-out, go on from the newest
+            checkpoint instead of failing.
+        backend: ``"ray"`` or ``"inline"``. Default: ``GRAPHORCH_BACKEND``, else ``"ray"``.
+        on_multiple_states: what to do where several states arrive at a node that takes one:
+            ``"first"`` uses the first and warns, ``"each"`` runs the node once for each,
+            ``"error"`` fails the run.
+        infrastructure_retries: re-runs of one node execution for what is not its fault (a lost
+            worker, machine or object). 3 rides out a lost machine, and stops what kills its
+            worker every time.
+        clock: for tests; see `graphorch_ray.testing.FakeClock`.
+
+    Attributes:
+        graph, initial_state, max_workers, retry_policy, checkpoint_path, checkpoint_every: as
+            given.
+        superstep: the superstep that comes next.
+        active_states: by node id, the states that wait there; each is fetched when it is read.
+        final_state: what `end` produced last, or None.
+        summary: facts about the run so far.
+        run_id: identifies the run; the same after a resume.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; names it and what is legal.
+        GraphExecutionError: `allow_fallback_from_checkpoint` without a path.
+
+    Example:
+        ```python
+        executor = GraphExecutor(graph, State(messages=[1]), max_workers=8)
+        final = executor.run()
+        ```
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        initial_state: State,
+        max_workers: int = 4,
+        retry_policy: RetryPolicy | None = None,
+        checkpoint_path: str | None = None,
+        checkpoint_every: int | None = None,
+        allow_fallback_from_checkpoint: bool = False,
+        *,
+        backend: Backend | None = None,
+        on_multiple_states: OnMultipleStates = "first",
+        infrastructure_retries: int = 3,
+        clock: Clock | None = None,
+    ) -> None:
+        _check("graph", graph, Graph, "a Graph, as GraphBuilder.build_graph() returns it")
+        _check("initial_state", initial_state, State, "a State, for example State(messages=[1])")
+        _check_count("max_workers", max_workers, 1)
+        _check_count("infrastructure_retries", infrastructure_retries, 0)
+        if checkpoint_every is not None:
+            _check_count("checkpoint_every", checkpoint_every, 0)
+        if retry_policy is not None:
+            _check("retry_policy", retry_policy, RetryPolicy, "a RetryPolicy or None")
+        _check_choice("on_multiple_states", on_multiple_states, get_args(OnMultipleStates))
+        backend = backend or os.environ.get("GRAPHORCH_BACKEND", "").strip() or "ray"  # type: ignore[assignment]
+        _check_choice("backend (or GRAPHORCH_BACKEND)", backend, get_args(Backend))
+        if allow_fallback_from_checkpoint and checkpoint_path is None:
+            raise GraphExecutionError(
+                "GraphExecutor",
+                "Fallback from checkpoint is enabled, but no checkpoint_path is provided.",
+            )
+        self.graph = graph
+        self.initial_state = initial_state
+        self.max_workers = max_workers
+        self.retry_policy = retry_policy or RetryPolicy(max_retries=0, delay=0)
+        self.checkpoint_path = checkpoint_path if checkpoint_path is None else str(checkpoint_path)
+        self.checkpoint_every = checkpoint_every or None
+        self.allow_fallback_from_checkpoint = allow_fallback_from_checkpoint
+        self.backend: Backend = backend  # type: ignore[assignment]
+        self.on_multiple_states: OnMultipleStates = on_multiple_states
+        self.infrastructure_retries = infrastructure_retries
+        self.run_id = uuid.uuid4().hex
+        self.final_state: State | None = None
+        self._clock = clock or SystemClock()
+        self._recorder = SummaryRecorder(self.run_id, graph.name, self.backend)
+        self._machine: SuperstepMachine | None = None
+        self._waiting: list[tuple[str, list[State], tuple[str, ...]]] = [
+            (graph.start_node.node_id, [initial_state], ())
+        ]
+        self._superstep = 0
+        self._finished = False
+        self._running = False
+        self._warned: set[str] = set()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    @property
+    def superstep(self) -> int:
+        """The superstep that comes next, counted from 0 over resumes too."""
+        return self._machine.superstep if self._machine is not None else self._superstep
+
+    @property
+    def active_states(self) -> Mapping[str, list[State]]:
+        """By node id, the states that wait for the next superstep; fetched when read."""
+        if self._machine is None:
+            return ActiveStates({node_id: states for node_id, states, _ in self._waiting}, None)
+        active = {a.node_id: list(a.states) for a in self._machine.frontier}
+        return ActiveStates(active, make_pool(self.backend))
+
+    @property
+    def summary(self) -> RunSummary:
+        """Facts about the run so far; may be read while it runs."""
+        return self._recorder.summary()
+
+    # --- running ------------------------------------------------------------------------------
+
+    def run(
+        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+    ) -> State | None:
+        """`execute()` for callers with no event loop; same arguments, result and errors.
+
+        Raises:
+            RuntimeError: an event loop is running in this thread.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.execute(max_supersteps, superstep_timeout))
+        raise RuntimeError(
+            "executor.run() was called where an event loop is running (a notebook, an async "
+            "function). Write `await executor.execute()` there."
+        )
+
+    async def execute(
+        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+    ) -> State | None:
+        """Run the graph until nothing is active.
+
+        After a failure it may be called again, and repeats the failed superstep from the same
+        inputs. After success it returns the final state again and runs nothing.
+
+        Args:
+            max_supersteps: supersteps at most, counted from superstep 0.
+            superstep_timeout: seconds for a whole superstep, or None for no limit.
+
+        Returns:
+            What `end` produced last, or None where it was never reached.
+
+        Raises:
+            GraphExecutionError: a node failed for good, time ran out, or supersteps did.
+            ResourceRequestError, SerializationError, ClusterConnectionError: before any work.
+        """
+        _check_count("max_supersteps", max_supersteps, 0)
+        if superstep_timeout is not None and not superstep_timeout > 0:
+            raise ValueError(
+                f"superstep_timeout must be seconds greater than 0, or None, "
+                f"not {superstep_timeout!r}"
+            )
+        if self._running:
+            raise RuntimeError("This executor is running already; make one executor for each run.")
+        if self._finished:
+            return self.final_state
+        self._running = True
+        try:
+            return await _Run(self, max_supersteps, superstep_timeout).go()
+        finally:
+            self._running = False
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def to_checkpoint(self) -> CheckpointData:
+        """Everything the run needs to go on from here, elsewhere or later."""
+        active = self.active_states
+        sources = {a.node_id: a.sources for a in self._machine.frontier} if self._machine else {}
+        if self._finished:
+            status = "finished"
+        else:
+            status = (
+                "failed" if self._machine and self._machine.phase is Phase.FAILED else "running"
+            )
+        return CheckpointData(
+            self.graph,
+            self.initial_state,
+            {node_id: active[node_id] for node_id in active},
+            self.superstep,
+            self.final_state,
+            self.retry_policy,
+            self.max_workers,
+            run_id=self.run_id,
+            status=status,
+            checkpoint_every=self.checkpoint_every,
+            allow_fallback_from_checkpoint=self.allow_fallback_from_checkpoint,
+            on_multiple_states=self.on_multiple_states,
+            active_sources=sources or {node_id: s for node_id, _, s in self._waiting},
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        chkpt: CheckpointData,
+        checkpoint_path: str | None = None,
+        checkpoint_every: int | None = None,
+        *,
+        graph: Graph | None = None,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+    ) -> GraphExecutor:
+        """An executor that goes on where a checkpoint was taken.
+
+        It keeps the run's id, its interval (unless another is given) and its options.
+
+        Args:
+            chkpt: what `CheckpointData.load()` or `to_checkpoint()` gave.
+            checkpoint_path: where to write further checkpoints; None writes none.
+            checkpoint_every: interval in supersteps; None keeps the checkpoint's.
+            graph: the graph to run, instead of the one in the checkpoint.
+            backend: as for the constructor.
+            clock: as for the constructor.
+        """
+        _check(
+            "chkpt",
+            chkpt,
+            CheckpointData,
+            "a CheckpointData; load a file with CheckpointData.load(path)",
+        )
+        fallback = chkpt.allow_fallback_from_checkpoint
+        if fallback and checkpoint_path is None:
+            warnings.warn(
+                "The checkpoint's run had allow_fallback_from_checkpoint=True. It is off now, for "
+                "no checkpoint_path was given to from_checkpoint().",
+                GraphWarning,
+                stacklevel=2,
+            )
+            fallback = False
+        every = chkpt.checkpoint_every if checkpoint_every is None else checkpoint_every
+        executor = cls(
+            graph or chkpt.graph,
+            chkpt.initial_state,
+            chkpt.max_workers,
+            chkpt.retry_policy,
+            checkpoint_path,
+            every,
+            fallback,
+            backend=backend,
+            on_multiple_states=chkpt.on_multiple_states,  # type: ignore[arg-type]
+            clock=clock,
+        )
+        executor._go_back_to(chkpt)
+        return executor
+
+    def _go_back_to(self, chkpt: CheckpointData) -> None:
+        unknown = [node_id for node_id in chkpt.active_states if node_id not in self.graph.nodes]
+        if unknown:
+            raise CheckpointError(
+                f"The checkpoint has states waiting at {unknown}, which the graph does not have."
+            )
+        self.run_id = chkpt.run_id or self.run_id
+        self._recorder = SummaryRecorder(self.run_id, self.graph.name, self.backend)
+        self._superstep = chkpt.superstep
+        self.final_state = chkpt.final_state
+        self._finished = chkpt.status == "finished"
+        self._waiting = [
+            (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
+            for node_id, states in chkpt.active_states.items()
+            if states
+        ]
+        self._machine = None
+
+
+class _Run:
+    """One call of `execute()`."""
+
+    def __init__(
+        self, executor: GraphExecutor, max_supersteps: int, superstep_timeout: float | None
+    ) -> None:
+        self._executor = executor
+        self._recorder = executor._recorder
+        self._timeout = superstep_timeout
+        self._clock = executor._clock
+        self._pool: Pool = make_pool(executor.backend)
+        self._events: list[Event] = []
+        self._warned: GraphWarning | None = None
+        self._mailbox = asyncio.Event()
+        self._timers: dict[Any, Timer] = {}
+        self._routers: set[asyncio.Task[None]] = set()
+        self._nodes: dict[AttemptKey, str] = {}  # attempts out, and whose code each runs
+        self._options = EngineOptions(
+            retry_policy=executor.retry_policy,
+            on_multiple_states=executor.on_multiple_states,
+            max_supersteps=max_supersteps,
+            superstep_timeout=superstep_timeout,
+            infrastructure_budget=executor.infrastructure_retries,
+            restore_on_timeout=executor.allow_fallback_from_checkpoint,
+            jitter_seed=executor.run_id,
+        )
+
+    async def go(self) -> State | None:
+        """Run to the end; leave nothing running, whatever happens."""
+        executor = self._executor
+        self._recorder.run_started()
+        status: Literal["finished", "failed", "cancelled"] = "failed"
+        try:
+            await self._pool.start(
+                RunContext(
+                    graph=executor.graph,
+                    run_id=executor.run_id,
+                    branch="main",
+                    max_workers=executor.max_workers,
+                    deliver=self._deliver,
+                    warn=self._warn,
+                )
+            )
+            machine = self._machine()
+            if machine.superstep == 0:
+                await self._save()
+            final = await self._drive(machine)
+            status = "finished"
+            return final
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            status = "cancelled"
+            raise
+        finally:
+            await self._close()
+            facts = self._pool.facts
+            self._recorder.run_ended(
+                status,
+                workers_lost=facts.workers_lost,
+                uncharged_reruns=facts.uncharged_reruns,
+                processes=len(facts.processes),
+            )
+
+    def _machine(self) -> SuperstepMachine:
+        """The machine of the run, standing where this call is to begin."""
+        executor = self._executor
+        machine = executor._machine
+        if machine is None:
+            machine = SuperstepMachine(executor.graph, self._options)
+            frontier = self._put(executor._waiting)
+            final = executor.final_state
+            machine.restore(
+                executor._superstep, frontier, None if final is None else self._pool.put(final)
+            )
+            executor._machine = machine
+        else:
+            machine.options = self._options
+            machine.restart()
+        return machine
+
+    def _put(
+        self, waiting: Sequence[tuple[str, Sequence[State], tuple[str, ...]]]
+    ) -> list[Activation]:
+        return [
+            Activation(node_id, tuple(map(self._pool.put, states)), sources)
+            for node_id, states, sources in waiting
+        ]
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    async def _drive(self, machine: SuperstepMachine) -> State | None:
+        commands = machine.proceed()
+        while True:
+            launches: list[Launch] = []
+            for command in commands:
+                if isinstance(command, Launch):
+                    launches.append(command)
+                elif isinstance(command, SuperstepEnded):
+                    await self._superstep_ended(command)
+                elif isinstance(command, RestoreCheckpoint):
+                    self._restore(machine)
+                elif isinstance(command, RunFinished):
+                    return await self._finish()
+                elif isinstance(command, RunFailed):
+                    await self._fail(command)
+                elif isinstance(command, CancelRest):
+                    await self._stop()
+                else:
+                    self._obey(command)
+            if launches:
+                self._launch(launches)
+            if machine.phase is Phase.READY:
+                commands = machine.proceed()
+                continue
+            commands = machine.handle(await self._next_events())
+
+    def _obey(self, command: Command) -> None:
+        """Carry out a command that needs no waiting."""
+        match command:
+            case SuperstepStarted():
+                self._superstep_started(command)
+            case AskRouter():
+                self._ask(command)
+            case ScheduleRetry():
+                self._recorder.retried(command.node_id)
+                self._after(command.delay, command.key, RetryDue(command.key))
+            case StatesDropped():
+                self._dropped(command)
+            case FallbackInvoked():
+                pass  # its launch is counted
+
+    def _warn(self, text: str) -> None:
+        """Warn the user. Where warnings are errors, it ends the run, wherever it came up."""
+        try:
+            warnings.warn(text, GraphWarning, stacklevel=2)
+        except GraphWarning as error:
+            self._warned = error
+            self._mailbox.set()
+
+    async def _next_events(self) -> list[Event]:
+        if not self._events:
+            if not self._nodes and not self._routers:
+                self._clock.idle()
+            if not self._events:
+                await self._pool.wait(self._mailbox)
+        self._mailbox.clear()
+        if self._warned is not None:
+            raise self._warned
+        events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, AttemptSucceeded | AttemptFailed):
+                self._note(event)
+        return events
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        self._events.extend(events)
+        self._mailbox.set()
+
+    def _note(self, event: AttemptSucceeded | AttemptFailed) -> None:
+        node_id = self._nodes.pop(event.key, None)
+        if node_id is None:
+            return
+        if isinstance(event, AttemptSucceeded):
+            self._recorder.succeeded(node_id, event.facts)
+        else:
+            self._recorder.failed(
+                node_id, event.failure, event.facts, infrastructure=event.infrastructure
+            )
+
+    def _launch(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            self._nodes[launch.key] = launch.node_id
+            if launch.key.attempt == 0 and launch.key.rerun == 0:
+                self._recorder.launched(launch.node_id, launch.owner_id)
+        self._pool.launch(launches)
+
+    def _after(self, delay: float, name: Any, event: Event) -> None:
+        """Deliver an event after some seconds."""
+
+        def fire() -> None:
+            self._timers.pop(name, None)
+            self._deliver((event,))
+
+        self._timers[name] = self._clock.call_later(delay, fire)
+
+    # --- supersteps ---------------------------------------------------------------------------
+
+    def _superstep_started(self, command: SuperstepStarted) -> None:
+        self._recorder.superstep_started()
+        deadline = None
+        if self._timeout is not None:
+            deadline = self._clock.time() + self._timeout
+            self._after(
+                self._timeout, "deadline", DeadlineExpired(command.epoch, command.superstep)
+            )
+        self._pool.begin_superstep(deadline)
+
+    async def _superstep_ended(self, command: SuperstepEnded) -> None:
+        self._call_off_timers()
+        self._recorder.superstep_ended()
+        every = self._executor.checkpoint_every
+        if command.frontier and every and command.superstep % every == 0:
+            await self._save()
+
+    def _ask(self, command: AskRouter) -> None:
+        task = asyncio.get_running_loop().create_task(self._route(command))
+        self._routers.add(task)
+        task.add_done_callback(self._routers.discard)
+
+    async def _route(self, command: AskRouter) -> None:
+        try:
+            answer = await self._pool.route(command.node_id, command.edge, command.state)
+        except Exception as error:  # the state could not be fetched
+            answer = Failure(type(error).__name__, (), str(error), exception=error)
+        self._deliver(
+            (RouterAnswered(command.epoch, command.superstep, command.index, command.edge, answer),)
+        )
+
+    def _dropped(self, command: StatesDropped) -> None:
+        self._recorder.dropped(command.node_id, command.arrived - 1)
+        if command.node_id in self._executor._warned:
+            return
+        self._executor._warned.add(command.node_id)
+        sources = ", ".join(repr(source) for source in command.sources)
+        self._warn(
+            f"{command.arrived} states arrived at once at node {command.node_id!r} (from "
+            f"{sources}), which takes one: the first is used, the others are dropped. Merge them "
+            "with an AggregatorNode, or choose on_multiple_states='each' or 'error'."
+        )
+
+    # --- the end ------------------------------------------------------------------------------
+
+    async def _finish(self) -> State | None:
+        executor = self._executor
+        await self._fetch_final()
+        executor._finished = True
+        await self._save()
+        return executor.final_state
+
+    async def _fail(self, command: RunFailed) -> None:
+        await self._stop()
+        error = GraphExecutionError(
+            command.node_id,
+            command.message,
+            run_id=self._executor.run_id,
+            superstep=command.superstep,
+            attempt=command.attempt,
+        )
+        failure = command.failure
+        if failure is not None and failure.traceback:
+            error.add_note(f"In node {command.node_id!r}:\n{failure.traceback.rstrip()}")
+        for node_id, message in command.others:
+            error.add_note(f"Node {node_id!r} failed too: {message}")
+        try:
+            await self._fetch_final()
+            await self._save()
+        except CheckpointError as unsaved:
+            error.add_note(f"The failure could not be recorded: {unsaved}")
+        raise error from _cause(failure)
+
+    def _restore(self, machine: SuperstepMachine) -> None:
+        """Go back to the newest checkpoint."""
+        path = self._executor.checkpoint_path
+        assert path is not None
+        chkpt = CheckpointData.load(path)
+        waiting = [
+            (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
+            for node_id, states in chkpt.active_states.items()
+        ]
+        final = None if chkpt.final_state is None else self._pool.put(chkpt.final_state)
+        machine.restore(chkpt.superstep, self._put(waiting), final)
+
+    async def _save(self) -> None:
+        """Write a checkpoint, where there is a place for it."""
+        executor = self._executor
+        if executor.checkpoint_path is not None:
+            await self._fetch_final()
+            executor.to_checkpoint().save(executor.checkpoint_path)
+
+    async def _fetch_final(self) -> None:
+        machine = self._executor._machine
+        if machine is not None and machine.final_state is not None:
+            self._executor.final_state = await self._pool.fetch(machine.final_state)
+
+    async def _stop(self) -> None:
+        self._call_off_timers()
+        for task in list(self._routers):
+            task.cancel()
+        if self._routers:
+            await asyncio.wait(self._routers)
+        await self._pool.stop()
+        self._nodes.clear()
+        self._events.clear()
+
+    def _call_off_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    async def _close(self) -> None:
+        """Stop everything, whoever cancels us meanwhile."""
+
+        async def close() -> None:
+            await self._stop()
+            await self._pool.close()
+
+        closing = asyncio.ensure_future(close())
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                continue
+        closing.result()
+
+
+class ActiveStates(Mapping[str, list[State]]):
+    """By node id, the states that wait there. A state is fetched each time it is read.
+
+    Like the dict of lists that it stands for, it answers an unknown id with an empty list.
+    """
+
+    def __init__(self, active: Mapping[str, list[Any]], pool: Pool | None) -> None:
+        self._active = active
+        self._pool = pool
+
+    def __getitem__(self, node_id: str) -> list[State]:
+        states = self._active.get(node_id, [])
+        return states if self._pool is None else [self._pool.get(state) for state in states]
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._active
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._active)
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{node_id!r}: {len(s)}" for node_id, s in self._active.items())
+        return f"ActiveStates({{{counts}}})"
+
+
+def _cause(failure: Failure | None) -> BaseException | None:
+    """The original exception, or what stands for it."""
+    if failure is None or failure.reason == "route":
+        return None
+    if failure.exception is not None:
+        return failure.exception
+    return RemoteError(failure.type_name, failure.message, failure.traceback)
+
+
+def _check(name: str, value: object, kind: type, legal: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {legal}, not {type(value).__name__}: {value!r}")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}: {value!r}")
+    if operator.index(value) < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")

@@ -1,0 +1,32 @@
+"""Where it happens: the pools that carry out launches, and the code that runs beside a node."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .context import ExecutionInfo, current_execution
+from .inline import InlinePool
+from .pool import Pool, PoolFacts, RunContext
+
+Backend = Literal["ray", "inline"]
+
+
+def make_pool(backend: Backend) -> Pool:
+    """A pool for one run. Ray is imported only where it is asked for."""
+    if backend == "inline":
+        return InlinePool()
+    from .ray_pool import RayPool
+
+    return RayPool()
+
+
+__all__ = [
+    "Backend",
+    "ExecutionInfo",
+    "InlinePool",
+    "Pool",
+    "PoolFacts",
+    "RunContext",
+    "current_execution",
+    "make_pool",
+]

@@ -1,0 +1,275 @@
+"""Running one attempt: the code that runs beside a node, wherever that is.
+
+Two ways in: `run_blocking` for a thread that may block (a Ray task), `run_on_loop` for an event
+loop (the in-process pool, shared async workers, model workers). Both take a state apart, call
+the node's code, ask the routers that belong beside it, and never raise what node code raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import NodeTimeoutError
+from ..model.attempt import Failure
+from .context import ExecutionInfo, current
+from .failures import capture
+from .payload import Payload, dump
+from .threads import DaemonThreads
+
+CLEANUP_SECONDS = 1.0
+"""How long a cancelled coroutine has for its ``finally`` before it is given up."""
+
+Code = Callable[[Any], Any]
+"""Node code as shipped: takes a state (an aggregator's: the list), gives one or an awaitable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All that is needed to run an attempt, with the code already loaded.
+
+    Attributes:
+        code: the node's code.
+        inputs: the input states, taken apart.
+        as_list: hand the code a list of all inputs instead of the only one.
+        mutable: give it writable copies of large buffers.
+        is_async: the code gives an awaitable.
+        info: what `current_execution()` will answer.
+        timeout: seconds for this attempt from when it starts, or None.
+        routers: by edge position, the routers to ask beside the node.
+        local: the result stays in this process, so it must own its memory.
+    """
+
+    code: Code
+    inputs: Sequence[Payload]
+    as_list: bool
+    mutable: bool
+    is_async: bool
+    info: ExecutionInfo
+    timeout: float | None
+    routers: Mapping[int, Code]
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an attempt: a payload and routes, or a failure. Times are Unix seconds."""
+
+    payload: Payload | None
+    routes: Mapping[int, str | Failure]
+    failure: Failure | None
+    started: float
+    ended: float
+    abandoned: bool = False
+
+
+class _TimeUp(BaseException):
+    """The time is up; `still_running` where the code did not stop for all that."""
+
+    def __init__(self, still_running: bool) -> None:
+        self.still_running = still_running
+
+
+def _load(work: Work) -> Any:
+    states = [payload.load(mutable=work.mutable) for payload in work.inputs]
+    return states if work.as_list else states[0]
+
+
+def _taken_apart(work: Work, state: Any) -> Payload:
+    what = f"the state returned by node {work.info.running_node_id!r}"
+    payload = dump(state, what, local=work.local)
+    return payload.compact() if work.local else payload
+
+
+def run_blocking(work: Work) -> Result:
+    """Run an attempt in this thread; an async function gets an event loop of its own."""
+    if work.is_async:
+        return _run_on_own_loop(work)
+    started = time.time()
+    token = current.set(_with_deadline(work, started))
+    try:
+        state = work.code(_load(work))
+        if inspect.isawaitable(state):
+            state = asyncio.run(_awaited(state))
+        payload = _taken_apart(work, state)
+    except BaseException as error:
+        return Result(None, {}, capture(error), started, time.time())
+    else:
+        routes = {edge: _ask_blocking(router, payload) for edge, router in work.routers.items()}
+        return Result(payload, routes, None, started, time.time())
+    finally:
+        current.reset(token)
+
+
+def _run_on_own_loop(work: Work) -> Result:
+    """Run a coroutine here. Nobody can cancel it from outside, so it also keeps the deadline."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        result = loop.run_until_complete(
+            run_on_loop(work, DaemonThreads("graphorch-node"), keep_deadline=True)
+        )
+        if not result.abandoned:  # what was abandoned would hold up the closing, too
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+        return result
+    finally:
+        asyncio.set_event_loop(None)
+
+
+def _ask_blocking(router: Code, payload: Payload) -> str | Failure:
+    try:
+        answer = router(payload.load())
+        if inspect.isawaitable(answer):
+            answer = asyncio.run(_awaited(answer))
+        return _plain(answer)
+    except BaseException as error:
+        return capture(error)
+
+
+def _plain(answer: Any) -> str:
+    """The text itself, also of an enum member or another kind of `str`."""
+    return str.__str__(answer) if isinstance(answer, str) else str(answer)
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool = False) -> Result:
+    """Run an attempt on this event loop; a sync function runs in one of `threads`.
+
+    Cancelling this coroutine cancels the node's code, waits up to `CLEANUP_SECONDS` for its
+    ``finally``, and raises `asyncio.CancelledError`. With `keep_deadline` the superstep's
+    deadline cancels it too, and gives a failure with the reason ``"deadline"``.
+    """
+    started = time.time()
+    limit, own = work.timeout, True
+    if keep_deadline and work.info.deadline is not None:
+        left = max(0.0, work.info.deadline - started)
+        if limit is None or left < limit:
+            limit, own = left, False
+    token = current.set(_with_deadline(work, started))
+    try:
+        payload = await _limited(_call(work, threads), limit)
+    except _TimeUp as up:
+        error = NodeTimeoutError(work.info.running_node_id, limit or 0.0)
+        failure = capture(error, "timeout" if own else "deadline")
+        abandoned = up.still_running or not work.is_async
+        return Result(None, {}, failure, started, time.time(), abandoned)
+    except _Cancelled:
+        raise asyncio.CancelledError from None
+    except BaseException as error:
+        return Result(None, {}, capture(error), started, time.time())
+    else:
+        routes: dict[int, str | Failure] = {}
+        for edge, router in work.routers.items():
+            routes[edge] = await ask_on_loop(router, payload, threads)
+        return Result(payload, routes, None, started, time.time())
+    finally:
+        current.reset(token)
+
+
+async def _call(work: Work, threads: DaemonThreads) -> Payload:
+    """Call the code, and take its state apart where it would block the loop the least."""
+
+    def blocking() -> Any:
+        state = work.code(_load(work))
+        return state if inspect.isawaitable(state) else _taken_apart(work, state)
+
+    if work.is_async:
+        state = work.code(_load(work))
+    else:
+        state = await threads.run(blocking)
+        if isinstance(state, Payload):
+            return state
+    if inspect.isawaitable(state):
+        state = await state
+    return _taken_apart(work, state)
+
+
+class _Cancelled(BaseException):
+    """This attempt was cancelled from outside (not by its own code)."""
+
+
+async def _limited(call: Any, limit: float | None) -> Payload:
+    """Await `call` for `limit` seconds at most; stop it properly when it is cancelled."""
+    outcome: list[BaseException | None] = [None]
+
+    async def guarded() -> Payload | None:
+        # Task re-raises SystemExit and KeyboardInterrupt into the loop; node code may not.
+        try:
+            return await call  # type: ignore[no-any-return]
+        except BaseException as error:
+            outcome[0] = error
+            return None
+
+    outer = asyncio.current_task()
+    task = asyncio.create_task(guarded(), name=outer.get_name() if outer is not None else None)
+    try:
+        done, _ = await asyncio.wait((task,), timeout=limit)
+    except asyncio.CancelledError:
+        task.cancel()
+        await _uninterrupted(task)
+        raise _Cancelled from None
+    if not done:
+        task.cancel()
+        await _uninterrupted(task)
+        raise _TimeUp(not task.done())
+    if outcome[0] is not None:
+        raise outcome[0]
+    payload = task.result()
+    assert payload is not None
+    return payload
+
+
+async def _uninterrupted(task: asyncio.Future[Any]) -> None:
+    """Give a cancelled task its clean-up time, whoever cancels the waiting meanwhile."""
+    end = time.monotonic() + CLEANUP_SECONDS
+    while not task.done() and (left := end - time.monotonic()) > 0:
+        try:
+            await asyncio.wait((task,), timeout=left)
+        except asyncio.CancelledError:
+            continue
+
+
+async def ask_on_loop(router: Code, payload: Payload, threads: DaemonThreads) -> str | Failure:
+    """Ask a router about a private copy of the state; a sync router runs in a thread."""
+    try:
+        if inspect.iscoroutinefunction(router):
+            return _plain(await router(payload.load()))
+        answer = await threads.run(lambda: router(payload.load()))
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return _plain(answer)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return capture(error)
+
+
+def _with_deadline(work: Work, started: float) -> ExecutionInfo:
+    """The execution's info with the earlier of the superstep's and the attempt's deadline."""
+    info = work.info
+    if work.timeout is None:
+        return info
+    own = started + work.timeout
+    if info.deadline is not None and info.deadline <= own:
+        return info
+    return ExecutionInfo(
+        run_id=info.run_id,
+        graph_name=info.graph_name,
+        branch=info.branch,
+        superstep=info.superstep,
+        index=info.index,
+        node_id=info.node_id,
+        running_node_id=info.running_node_id,
+        role=info.role,
+        attempt=info.attempt,
+        rerun=info.rerun,
+        deadline=own,
+    )

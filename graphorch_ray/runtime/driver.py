@@ -1,0 +1,172 @@
+"""What runs in the driver's own process, on either backend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..model.attempt import (
+    AttemptEvent,
+    AttemptFacts,
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    Failure,
+    Launch,
+)
+from .attempt import Result, Work, ask_on_loop, run_on_loop
+from .context import ExecutionInfo
+from .payload import Payload
+from .pool import RunContext, router_of
+from .threads import DaemonThreads
+
+if TYPE_CHECKING:
+    from ..model.nodes import Node
+
+
+Finished = Callable[[Launch, AttemptEvent, "Payload | None"], None]
+"""Told a launch, the event that answers it, and the payload that is its state."""
+
+
+class DriverSide:
+    """Runs attempts and routers on the driver's event loop and in its threads.
+
+    Sync code runs in daemon threads. A thread cannot be killed: where time is up or a run ends,
+    its result is given up with a warning that names the node.
+
+    Args:
+        context: the run.
+        local: every state stays in this process.
+    """
+
+    def __init__(self, context: RunContext, *, local: bool) -> None:
+        self.context = context
+        self._local = local
+        self._threads = DaemonThreads("graphorch-node")
+        self._running: dict[asyncio.Task[None], Launch] = {}
+        self._deadline: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True while an attempt runs here."""
+        return bool(self._running)
+
+    def begin_superstep(self, deadline: float | None) -> None:
+        """Remember the deadline that `current_execution()` tells."""
+        self._deadline = deadline
+
+    def node(self, launch: Launch) -> Node:
+        """The node whose code a launch runs."""
+        return self.context.graph.nodes[launch.node_id]
+
+    def info(self, launch: Launch) -> ExecutionInfo:
+        """What `current_execution()` is to answer in this attempt."""
+        key = launch.key
+        return ExecutionInfo(
+            run_id=self.context.run_id,
+            graph_name=self.context.graph.name or "",
+            branch=self.context.branch,
+            superstep=key.superstep,
+            index=key.execution,
+            node_id=launch.owner_id,
+            running_node_id=launch.node_id,
+            role=key.role,
+            attempt=key.attempt,
+            rerun=key.rerun,
+            deadline=self._deadline,
+        )
+
+    def pass_through(self, launch: Launch, *, nbytes: int, size: int) -> AttemptEvent:
+        """Answer for a node that hands its state on unchanged: nothing has to run."""
+        facts = AttemptFacts(
+            worker_pid=os.getpid(),
+            input_bytes=nbytes,
+            output_bytes=nbytes,
+            input_size=size,
+            output_size=size,
+        )
+        return AttemptSucceeded(launch.key, launch.states[0], {}, facts)
+
+    def start(
+        self,
+        launch: Launch,
+        inputs: Callable[[], Sequence[Payload]],
+        finished: Finished,
+    ) -> None:
+        """Run an attempt here. `finished` is told the event, its state still without a handle."""
+        task = asyncio.get_running_loop().create_task(self._run(launch, inputs, finished))
+        self._running[task] = launch
+        task.add_done_callback(lambda done: self._running.pop(done, None))
+
+    async def _run(
+        self,
+        launch: Launch,
+        inputs: Callable[[], Sequence[Payload]],
+        finished: Finished,
+    ) -> None:
+        node = self.node(launch)
+        payloads = inputs()
+        work = Work(
+            node.call,
+            payloads,
+            launch.as_list,
+            node.options.mutable,
+            node.is_async,
+            self.info(launch),
+            node.options.timeout,
+            {
+                edge: router_of(self.context.graph, launch.owner_id, edge)
+                for edge in launch.worker_edges
+            },
+            local=self._local,
+        )
+        self.context.deliver([AttemptStarted(launch.key)])
+        result = await run_on_loop(work, self._threads)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.pop(task, None)  # it is answered: from here on there is nothing to stop
+        if result.abandoned:
+            self._warn_abandoned(launch, f"its time-out of {work.timeout} s")
+        finished(launch, self.event(launch, result, payloads), result.payload)
+
+    def event(self, launch: Launch, result: Result, inputs: Sequence[Payload]) -> AttemptEvent:
+        """The event for a result; its state is the payload itself."""
+        output = result.payload
+        facts = AttemptFacts(
+            started=result.started,
+            ended=result.ended,
+            worker_pid=os.getpid(),
+            input_bytes=sum(payload.nbytes for payload in inputs),
+            output_bytes=output.nbytes if output is not None else 0,
+            input_size=len(inputs) if launch.as_list else inputs[0].size,
+            output_size=output.size if output is not None else 0,
+        )
+        if result.failure is not None:
+            return AttemptFailed(launch.key, result.failure, facts=facts)
+        return AttemptSucceeded(launch.key, output, result.routes, facts)
+
+    async def route(self, owner_id: str, edge: int, payload: Payload) -> str | Failure:
+        """Ask the router of a node's outgoing edge number `edge`."""
+        router = router_of(self.context.graph, owner_id, edge)
+        return await ask_on_loop(router, payload, self._threads)
+
+    async def stop(self) -> None:
+        """Cancel what runs here. Coroutines get their clean-up time; threads are given up."""
+        running = dict(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for launch in running.values():
+            node = self.node(launch)
+            if not node.is_async:
+                self._warn_abandoned(launch, "the end of its superstep")
+
+    def _warn_abandoned(self, launch: Launch, when: str) -> None:
+        self.context.warn(
+            f"Node {launch.node_id!r} was still running in a thread of this process at {when}. "
+            "A thread cannot be stopped: it goes on until its function returns, and its result "
+            "is ignored. The Ray backend stops such work."
+        )

@@ -1,0 +1,159 @@
+"""States as the Ray backend holds them, and node code on its way to workers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import SerializationError
+from ..model.graph import Graph
+from ..model.nodes import AggregatorNode, Node, ProcessingNode, ToolNode
+from .modules import import_path
+from .payload import Payload, dump_code, picklable
+from .pool import router_of
+from .wire import Shipped
+
+INLINE_CODE_BYTES = 8 * 1024
+"""Node code up to this size travels with each call; larger code is stored once."""
+
+
+class StateHandle:
+    """A state in the driver's hands: the payload itself where it is small, else a reference.
+
+    Attributes:
+        payload: the state taken apart, if it is here.
+        ref: reference to a `Payload` in Ray's object store, if it is there.
+        nbytes: its size.
+        size: number of messages.
+    """
+
+    __slots__ = ("nbytes", "payload", "ref", "size")
+
+    def __init__(self, payload: Payload | None, ref: Any, nbytes: int, size: int) -> None:
+        self.payload = payload
+        self.ref = ref
+        self.nbytes = nbytes
+        self.size = size
+
+    @classmethod
+    def of(cls, payload: Payload) -> StateHandle:
+        """Hold a payload that is in this process, storing it where it is large."""
+        nbytes = payload.nbytes
+        if payload.inline:
+            return cls(payload.compact(), None, nbytes, payload.size)
+        import ray
+
+        return cls(None, ray.put(payload), nbytes, payload.size)
+
+    def fetch(self) -> Payload:
+        """The payload; blocks while it comes from another machine."""
+        if self.payload is not None:
+            return self.payload
+        import ray
+
+        payload = ray.get(self.ref)
+        assert isinstance(payload, Payload)
+        return payload
+
+
+class CodeShelf:
+    """The graph's node code and worker-side routers, pickled once each.
+
+    Nodes that share a function share its pickle, and a large one is stored once in Ray.
+    """
+
+    def __init__(self, graph: Graph, run_id: str) -> None:
+        self._graph = graph
+        self._run_id = run_id
+        self._keys: dict[Any, str] = {}
+        self._shipped: dict[str, Shipped | list[Any]] = {}
+        self._kept: list[Any] = []  # what `_keys` knows by id() must not be freed meanwhile
+        self._import_path = import_path()
+
+    def node(self, node_id: str) -> str:
+        """The key of a node's code."""
+        node = self._graph.nodes[node_id]
+        plain = type(node) in (ProcessingNode, ToolNode, AggregatorNode)
+        identity: Any = id(node.callables()[0]) if plain else ("node", node_id)
+        key = self._keys.get(identity)
+        if key is None:
+            code: Callable[..., Any] = node.callables()[0] if plain else node.detached().call
+            key = self._add(identity, code, f"the code of node {node_id!r}", _functions(node))
+        return key
+
+    def router(self, owner_id: str, edge: int) -> str:
+        """The key of a router that runs beside its node."""
+        identity = ("router", owner_id, edge)
+        key = self._keys.get(identity)
+        if key is None:
+            router = router_of(self._graph, owner_id, edge)
+            what = f"the router {_name(router)} of node {owner_id!r}"
+            key = self._add(identity, router, what, (router,))
+        return key
+
+    def shipped(self, key: str) -> Shipped | list[Any]:
+        """What goes into a job under the key."""
+        return self._shipped[key]
+
+    def _add(
+        self, identity: Any, code: Callable[..., Any], what: str, functions: tuple[Any, ...]
+    ) -> str:
+        try:
+            pickled, refs = dump_code(code)
+        except Exception as error:
+            raise SerializationError(what, _blame(functions, error)) from error
+        key = f"{self._run_id}:{len(self._keys)}"
+        shipped = Shipped(what, pickled, refs, self._import_path)
+        if len(pickled) <= INLINE_CODE_BYTES:
+            self._shipped[key] = shipped
+        else:
+            import ray
+
+            self._shipped[key] = [ray.put(shipped)]
+        self._keys[identity] = key
+        self._kept.append(code)
+        return key
+
+
+def _functions(node: Node) -> tuple[Any, ...]:
+    return tuple(node.callables())
+
+
+def _name(function: Any) -> str:
+    return f"{getattr(function, '__qualname__', None) or repr(function)!s}"
+
+
+def _blame(functions: tuple[Any, ...], error: Exception) -> str:
+    """Which function could not be pickled, and what in it."""
+    for function in functions:
+        inner = inspect.unwrap(function) if callable(function) else function
+        for candidate in (inner, function):
+            for name, value in _captured(candidate).items():
+                cause = picklable(value)
+                if cause is not None:
+                    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+                    return (
+                        f"function {_name(inner)} uses {name!r}, a {kind}: {cause}. Make it "
+                        "inside the function, or build it once per worker in an AIActionBase"
+                    )
+    names = ", ".join(_name(inspect.unwrap(f)) for f in functions if callable(f))
+    return f"function {names}: {type(error).__name__}: {error}"
+
+
+def _captured(function: Any) -> Mapping[str, Any]:
+    """What a function takes along: closure variables, globals it names, defaults, attributes."""
+    found: dict[str, Any] = {}
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return dict(getattr(function, "__dict__", {}))
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            continue
+    spaces = function.__globals__
+    found.update({name: spaces[name] for name in code.co_names if name in spaces})
+    names = code.co_varnames[: code.co_argcount][::-1]
+    found.update(dict(zip(names, (function.__defaults__ or ())[::-1], strict=False)))
+    return found

@@ -1,0 +1,126 @@
+"""`backend="inline"`: everything in the caller's process, for tests, debuggers and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from ..model.attempt import AttemptEvent, Failure, Launch
+from ..state import State
+from .driver import DriverSide, Finished
+from .payload import Payload, dump
+from .pool import PoolFacts, RunContext
+
+STAGGER_SECONDS = 0.02
+"""How long a sync node has the process to itself before the next one starts beside it."""
+
+
+class InlinePool:
+    """Runs nodes on the event loop (async) and in threads (sync) of this process.
+
+    Short sync functions run one after another, in launch order, so that closures over variables
+    of the program see what they would see in one thread; a function that blocks is overtaken.
+
+    The rules are those of the Ray backend: private copies, read-only large buffers, the same
+    errors. What it cannot do is stop blocking code, or use more than one core for Python code.
+    """
+
+    def __init__(self) -> None:
+        self.facts = PoolFacts()
+        self._queue: deque[Launch] = deque()
+        self._used = 0
+        self._first: Launch | None = None  # the sync node that the next one waits a moment for
+        self._stagger: asyncio.TimerHandle | None = None
+
+    async def start(self, context: RunContext) -> None:
+        """Get ready; there is nothing to connect to."""
+        self._driver = DriverSide(context, local=True)
+        self._context = context
+
+    def begin_superstep(self, deadline: float | None) -> None:
+        """Remember the deadline (Unix time in seconds, or None)."""
+        self._driver.begin_superstep(deadline)
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Start what has a slot, queue the rest."""
+        passed: list[AttemptEvent] = []
+        for launch in launches:
+            node = self._driver.node(launch)
+            if node.is_passthrough:
+                state = launch.states[0]
+                passed.append(
+                    self._driver.pass_through(launch, nbytes=state.nbytes, size=state.size)
+                )
+            elif node.holds_slot:
+                self._queue.append(launch)
+            else:
+                self._start(launch, self._finished)
+        if passed:
+            self._context.deliver(passed)
+        self._pump()
+
+    def _start(self, launch: Launch, finished: Finished) -> None:
+        self._driver.start(launch, lambda: launch.states, finished)
+
+    def _pump(self) -> None:
+        while self._queue and self._used < self._context.max_workers:
+            launch = self._queue[0]
+            if not self._driver.node(launch).is_async:
+                if self._first is not None:
+                    return
+                self._first = launch
+                loop = asyncio.get_running_loop()
+                self._stagger = loop.call_later(STAGGER_SECONDS, self._overtake, launch)
+            self._queue.popleft()
+            self._used += 1
+            self._start(launch, self._ended)
+
+    def _overtake(self, launch: Launch) -> None:
+        """Let the next sync node start beside or after this one."""
+        if self._first is launch:
+            self._first = None
+            if self._stagger is not None:
+                self._stagger.cancel()
+            self._pump()
+
+    def _ended(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
+        self._used -= 1
+        self._finished(launch, event, payload)
+        self._overtake(launch)
+        self._pump()
+
+    def _finished(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
+        self._context.deliver([event])
+
+    async def route(self, launch_owner: str, edge: int, state: Payload) -> str | Failure:
+        """Ask a router."""
+        return await self._driver.route(launch_owner, edge, state)
+
+    async def wait(self, mailbox: asyncio.Event) -> None:
+        """Wait on the event loop."""
+        await mailbox.wait()
+
+    async def stop(self) -> None:
+        """Cancel coroutines, give up threads."""
+        self._queue.clear()
+        self._first = None
+        await self._driver.stop()
+        self._used = 0
+
+    async def close(self) -> None:
+        """Stop; nothing else is held."""
+        await self.stop()
+
+    def put(self, state: State) -> Payload:
+        """Take a private copy of a state."""
+        return dump(state, "the initial state", local=True).compact()
+
+    def get(self, handle: Payload) -> Any:
+        """A private copy of the state."""
+        return handle.load()
+
+    async def fetch(self, handle: Payload) -> Any:
+        """A private copy of the state."""
+        return handle.load()

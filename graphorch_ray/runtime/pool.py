@@ -1,0 +1,93 @@
+"""The seam between the executor and whatever runs its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..model.attempt import AttemptEvent, Failure, Launch, StateHandle
+from ..model.edges import ConditionalEdge
+from ..model.graph import Graph
+from ..state import State
+
+Deliver = Callable[[Sequence[AttemptEvent]], None]
+"""Called in the event loop's thread with attempts that started or ended."""
+
+
+def router_of(graph: Graph, node_id: str, edge: int) -> Callable[..., Any]:
+    """The router of a node's outgoing edge number `edge`."""
+    found = graph.edges_from(node_id)[edge]
+    assert isinstance(found, ConditionalEdge)
+    return found.routing_function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What a pool needs to know of the run it works for.
+
+    Attributes:
+        graph: the graph; nodes are looked up in it.
+        run_id: the run.
+        branch: the line of checkpoints.
+        max_workers: node executions at once, at most.
+        deliver: where attempts are reported.
+        warn: where a sentence goes that the user should read.
+    """
+
+    graph: Graph
+    run_id: str
+    branch: str
+    max_workers: int
+    deliver: Deliver
+    warn: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class PoolFacts:
+    """What a pool counts over a run, for the summary."""
+
+    workers_lost: int = 0
+    uncharged_reruns: int = 0
+    processes: set[int] = field(default_factory=set)
+
+
+class Pool(Protocol):
+    """Carries out launches. One pool serves one run; all calls come from one event loop.
+
+    A pool promises: at most `max_workers` executions run at any moment; each launch is answered
+    once, under its key; after `stop()` nothing runs any more, and nothing is answered.
+    """
+
+    facts: PoolFacts
+
+    async def start(self, context: RunContext) -> None:
+        """Get ready. Finds requests that can never be met and code that cannot be shipped."""
+
+    def begin_superstep(self, deadline: float | None) -> None:
+        """A superstep begins; `deadline` is Unix time in seconds."""
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Run these attempts as soon as slots and resources allow, in this order."""
+
+    async def route(self, launch_owner: str, edge: int, state: StateHandle) -> str | Failure:
+        """Ask the router of a node's outgoing edge, in the driver."""
+
+    async def wait(self, mailbox: asyncio.Event) -> None:
+        """Wait until `mailbox` is set, in the way that is right where the driver runs."""
+
+    async def stop(self) -> None:
+        """Stop every attempt, running or not; return when none runs any more."""
+
+    async def close(self) -> None:
+        """`stop()`, and give back everything that the pool holds."""
+
+    def put(self, state: State) -> StateHandle:
+        """Take a private copy of a state."""
+
+    def get(self, handle: StateHandle) -> Any:
+        """A private copy of the state behind a handle. Blocks while it is fetched."""
+
+    async def fetch(self, handle: StateHandle) -> Any:
+        """`get`, without blocking the event loop for a large state."""

@@ -1,0 +1,529 @@
+"""`backend="ray"`: node executions as Ray tasks and actor calls, capped by slots and resources."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..errors import NodeTimeoutError
+from ..model.attempt import (
+    AttemptEvent,
+    AttemptFacts,
+    AttemptFailed,
+    AttemptSucceeded,
+    Failure,
+    Launch,
+)
+from ..model.nodes import Node
+from ..state import State
+from .attempt import CLEANUP_SECONDS
+from .driver import DriverSide
+from .failures import capture, unpack
+from .handles import CodeShelf, StateHandle
+from .lanes import KILL_SECONDS, DriverLane, Lane, Pending, TaskLane, Worker, WorkerLane, item_of
+from .modules import ship_unreachable_modules
+from .payload import Payload, dump
+from .pool import PoolFacts, RunContext
+from .ray_connect import ensure_ray, held_by_this_process, say
+from .resources import (
+    Ledger,
+    Machine,
+    check_possible,
+    default_share,
+    machines,
+    process_limit,
+    ray_options,
+    request_of,
+)
+from .stream import Inbox
+from .wire import Done, Failed, Job, Message, Report
+
+SHARED_WORKERS = 4
+"""Worker processes that async nodes share, at most."""
+
+SHARED_WORKER_LOAD = 500
+"""Async executions at once in one shared worker before another is started."""
+
+ANSWER_SECONDS = 0.3
+"""How long a worker has to say that it heard a cancel."""
+
+OWN_TASK_CLEANUP_SECONDS = 0.95
+"""How long after a superstep's time-out a coroutine in a task of its own has to stop."""
+
+BLOCKING_SLICE_SECONDS = 0.05
+"""How long a driver inside a Ray task waits in Ray before it looks after its timers."""
+
+
+class RayPool:
+    """Runs nodes on Ray. Starts or joins one where this process has none."""
+
+    def __init__(self) -> None:
+        self.facts = PoolFacts()
+        self.tasks = 0
+        self._tokens = itertools.count()
+        self._lanes: dict[Any, Lane] = {}
+        self._few_async = False
+        self._own_task: set[str] = set()  # async nodes seen blocking an event loop
+        self._active: dict[int, Pending] = {}
+        self._outbox: list[AttemptEvent] = []
+        self._changed = asyncio.Event()
+        self._deadline: float | None = None
+        self._stopping = False
+
+    async def start(self, context: RunContext) -> None:
+        """Connect, look at the cluster, and refuse what could never run."""
+        done = ensure_ray()
+        if done is not None:
+            say(done)
+        self.context = context
+        self.inbox = Inbox()
+        self._loop = asyncio.get_running_loop()
+        self._driver = DriverSide(context, local=False)
+        self._blocking, held = held_by_this_process()
+        cluster = machines(held)
+        self._share = default_share(cluster, context.max_workers)
+        self.process_limit = process_limit(cluster)
+        nodes = list(context.graph.nodes.values())
+        check_possible(nodes, cluster, self._share)
+        self.ledger = Ledger(cluster)
+        ship_unreachable_modules()
+        self._shelf = CodeShelf(context.graph, context.run_id)
+        self._ship(nodes)
+        self._warn_of_many(nodes, cluster)
+
+    def _ship(self, nodes: Iterable[Node]) -> None:
+        """Pickle all node code now, so that what cannot travel is known before work starts."""
+        for node in nodes:
+            if node.placement != "driver":
+                self._shelf.node(node.node_id)
+            for position, edge in enumerate(self.context.graph.edges_from(node.node_id)):
+                if getattr(edge, "router_placement", "driver") == "worker":
+                    self._shelf.router(node.node_id, position)
+
+    def _warn_of_many(self, nodes: Sequence[Node], cluster: Sequence[Machine]) -> None:
+        tasks = sum(1 for node in nodes if node.placement == "task")
+        if min(tasks, self.context.max_workers) > self.process_limit:
+            self.context.warn(
+                f"max_workers={self.context.max_workers} could need as many processes at once, "
+                f"and the cluster's memory is good for about {self.process_limit}; sync nodes "
+                "are held to that. Waiting is cheaper in async nodes: they share a few processes."
+            )
+
+    def begin_superstep(self, deadline: float | None) -> None:
+        """Remember the deadline that `current_execution()` tells."""
+        self._deadline = deadline
+        self._driver.begin_superstep(deadline)
+        self._stopping = False
+
+    # --- launching ----------------------------------------------------------------------------
+
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Queue attempts in their lanes, and start what may start."""
+        self._few_async = self._are_few(launches)
+        for launch in launches:
+            node = self._driver.node(launch)
+            if node.is_passthrough:
+                state = launch.states[0]
+                self._outbox.append(
+                    self._driver.pass_through(launch, nbytes=state.nbytes, size=state.size)
+                )
+            elif not node.holds_slot:
+                self._driver.start(launch, _fetcher(launch), self._finished)
+            else:
+                lane = self._lane(node)
+                lane.queue.append(Pending(next(self._tokens), launch, node, lane))
+        self.pump()
+
+    def _are_few(self, launches: Sequence[Launch]) -> bool:
+        """Whether async attempts are so few that Ray's idle processes are the quicker choice."""
+        lane = self._lanes.get("async")
+        if isinstance(lane, WorkerLane) and (lane.workers or lane.queue):
+            return False
+        nodes = map(self._driver.node, launches)
+        coming = sum(1 for node in nodes if node.placement == "async")
+        return coming + self.tasks <= SHARED_WORKERS
+
+    def _lane(self, node: Node) -> Lane:
+        """The lane that a node's attempts go through."""
+        placement = node.placement
+        if placement == "model":
+            return self._model_lane(node)
+        if placement == "driver":
+            return self._lanes.setdefault("driver", DriverLane(self))
+        default = self._share if placement == "task" else 0.0
+        if placement == "task" or self._few_async or node.node_id in self._own_task:
+            return self._task_lane(node, default)
+        if "async" not in self._lanes:
+            self._lanes["async"] = WorkerLane(
+                self,
+                {},
+                {"num_cpus": 0},
+                limit=SHARED_WORKERS,
+                load=SHARED_WORKER_LOAD,
+                exclusive=False,
+            )
+        return self._lanes["async"]
+
+    def _model_lane(self, node: Node) -> Lane:
+        key = ("model", node.node_id)
+        if key not in self._lanes:
+            self._lanes[key] = WorkerLane(
+                self,
+                request_of(node.options, 0.0),
+                {**ray_options(node.options, 0.0), "name": None},
+                limit=node.options.replicas or 1,
+                load=1,
+                exclusive=not node.is_async,
+            )
+        return self._lanes[key]
+
+    def _task_lane(self, node: Node, default: float) -> Lane:
+        options = ray_options(node.options, default)
+        key = ("task", repr(sorted(options.items(), key=lambda item: item[0])))
+        if key not in self._lanes:
+            self._lanes[key] = TaskLane(self, request_of(node.options, default), options)
+        return self._lanes[key]
+
+    def pump(self) -> None:
+        """Start what slots and resources allow, oldest first, then report what has happened."""
+        used: dict[int, Lane] = {}
+        while len(self._active) < self.context.max_workers and not self._stopping:
+            lane = self._next_lane()
+            if lane is None:
+                break
+            pending = lane.queue.popleft()
+            self._active[pending.token] = pending
+            try:
+                lane.start(pending)
+            except Exception as error:
+                self.fail(pending, capture(error))
+                continue
+            used[id(lane)] = lane
+        for lane in used.values():
+            lane.flush()
+        if self._outbox:
+            events, self._outbox = self._outbox, []
+            self.context.deliver(events)
+
+    def _next_lane(self) -> Lane | None:
+        waiting = [lane for lane in self._lanes.values() if lane.queue]
+        ready = [lane for lane in waiting if lane.ready()]
+        if not ready and waiting and not self._active:
+            # Nothing runs and nothing may start: idle workers hold it all, or the cluster grew.
+            released = [lane.release_idle() for lane in self._lanes.values()]
+            if any(released):
+                ready = [lane for lane in waiting if lane.ready()]
+            ready = ready or waiting[:1]
+        return min(ready, key=lambda lane: lane.queue[0].order) if ready else None
+
+    def job_of(self, pendings: Sequence[Pending]) -> tuple[Job, list[Any]]:
+        """What a call is to carry for these attempts: the job, and references to large states."""
+        arguments: list[Any] = []
+        positions: dict[int, int] = {}
+        codes: dict[str, Any] = {}
+        items = []
+        for pending in pendings:
+            launch = pending.launch
+            inputs: list[Payload | int] = []
+            for handle in launch.states:
+                if handle.payload is not None:
+                    inputs.append(handle.payload)
+                    continue
+                position = positions.setdefault(id(handle), len(arguments))
+                if position == len(arguments):
+                    arguments.append(handle.ref)
+                inputs.append(position)
+            code = self._shelf.node(launch.node_id)
+            routers = tuple(
+                (edge, self._shelf.router(launch.owner_id, edge)) for edge in launch.worker_edges
+            )
+            for key in (code, *(router for _, router in routers)):
+                codes[key] = self._shelf.shipped(key)
+            items.append(
+                item_of(
+                    pending,
+                    code=code,
+                    inputs=tuple(inputs),
+                    routers=routers,
+                    info=self._driver.info(launch),
+                )
+            )
+        return Job(tuple(items), codes), arguments
+
+    # --- what lanes report --------------------------------------------------------------------
+
+    def answer(
+        self, pending: Pending, message: Message, report: Report, refs: Sequence[Any]
+    ) -> None:
+        """An attempt's own answer arrived."""
+        self.facts.processes.add(report.where.pid)
+        facts = AttemptFacts(
+            started=getattr(message, "started", None),
+            ended=getattr(message, "ended", None),
+            worker_pid=report.where.pid,
+            ray_node=report.where.ray_node,
+            placement="task" if isinstance(pending.lane, TaskLane) else "worker",
+            input_bytes=sum(handle.nbytes for handle in pending.launch.states),
+            output_bytes=getattr(message, "nbytes", 0),
+            input_size=(
+                len(pending.launch.states)
+                if pending.launch.as_list
+                else pending.launch.states[0].size
+            ),
+            output_size=getattr(message, "size", 0),
+        )
+        key = pending.launch.key
+        if isinstance(message, Done):
+            ref = refs[0] if refs else None
+            handle = StateHandle(message.payload, ref, message.nbytes, message.size)
+            self._settle(pending, AttemptSucceeded(key, handle, message.routes, facts))
+        elif isinstance(message, Failed):
+            failure = unpack(message.failure, message.error)
+            if failure.reason == "deadline" and not self._stopping:
+                return  # the superstep's own time-out follows, and names the node that counts
+            self._settle(pending, AttemptFailed(key, failure, facts=facts))
+        if isinstance(pending.lane, TaskLane):
+            self.pump()
+
+    def fail(self, pending: Pending, failure: Failure) -> None:
+        """An attempt failed by the driver's judgement."""
+        self._settle(pending, AttemptFailed(pending.launch.key, failure))
+
+    def broken(self, pending: Pending, error: BaseException | None) -> None:
+        """What an attempt ran on is gone: because it was killed for good reason, or by itself."""
+        if pending.doom is not None:
+            self.fail(pending, pending.doom)
+        elif _is_configuration(error):
+            assert error is not None
+            self.fail(pending, capture(error))
+        else:
+            self.facts.workers_lost += isinstance(pending.lane, TaskLane)
+            self._settle(
+                pending,
+                AttemptFailed(pending.launch.key, _infrastructure(error), infrastructure=True),
+            )
+        self.pump()
+
+    def again(self, pending: Pending, *, suspect: bool = False) -> None:
+        """Run an attempt anew that is not to blame, or (a suspect) alone in a process."""
+        pending.disarm()
+        self._active.pop(pending.token, None)
+        self.facts.uncharged_reruns += 1
+        if self._stopping:
+            return
+        anew = Pending(next(self._tokens), pending.launch, pending.node, pending.lane)
+        anew.order = pending.order
+        anew.quarantined = suspect
+        if suspect and pending.node.placement == "async":
+            anew.lane = self._task_lane(pending.node, 0.0)
+        anew.lane.queue.appendleft(anew)
+        self.pump()
+
+    def blocks_loop(self, node: Node) -> None:
+        """A node was seen blocking an event loop: it gets tasks of its own from now on."""
+        if node.placement == "async" and node.node_id not in self._own_task:
+            self._own_task.add(node.node_id)
+            self.context.warn(
+                f"Async node {node.node_id!r} blocks its event loop, which it shares with other "
+                "nodes. It runs in a process of its own from now on. Await something that waits "
+                "asynchronously, or make the function sync."
+            )
+
+    def timed_out(self, pending: Pending) -> Failure:
+        """The failure of an attempt that took longer than its node's time-out."""
+        timeout = pending.node.options.timeout
+        assert timeout is not None
+        return capture(NodeTimeoutError(pending.launch.node_id, timeout), "timeout")
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back after some seconds."""
+        return self._loop.call_later(seconds, callback)
+
+    def wake(self) -> None:
+        """Something changed that `stop()` may wait for."""
+        self._changed.set()
+
+    def _settle(self, pending: Pending, event: AttemptEvent) -> None:
+        """Free the attempt's slot and note its answer; `pump` sends it."""
+        pending.disarm()
+        if self._active.pop(pending.token, None) is not None and not self._stopping:
+            self._outbox.append(event)
+        self._changed.set()
+
+    def start_here(self, pending: Pending) -> None:
+        """Run an attempt in the driver, in a slot."""
+
+        def finished(launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
+            self._settle(pending, _with_handle(event, payload))
+            self.pump()
+
+        self._driver.start(pending.launch, _fetcher(pending.launch), finished)
+
+    def _finished(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
+        """An attempt in the driver that holds no slot is done."""
+        self.context.deliver([_with_handle(event, payload)])
+
+    # --- routers, waiting, states -------------------------------------------------------------
+
+    async def route(self, launch_owner: str, edge: int, state: StateHandle) -> str | Failure:
+        """Ask a router in the driver."""
+        payload = await self._payload(state)
+        return await self._driver.route(launch_owner, edge, payload)
+
+    async def wait(self, mailbox: asyncio.Event) -> None:
+        """Wait; inside a Ray task, in the way that gives the task's CPU back meanwhile."""
+        if not self._blocking:
+            await mailbox.wait()
+            return
+        import ray
+
+        while not mailbox.is_set():
+            await asyncio.sleep(0)
+            refs = [
+                stream.waiting_for
+                for lane in self._lanes.values()
+                for stream in lane.streams()
+                if stream.waiting_for is not None
+            ]
+            if mailbox.is_set():
+                return
+            if refs and not self._driver.busy:
+                ready, _ = ray.wait(refs, timeout=BLOCKING_SLICE_SECONDS, fetch_local=False)
+                if ready:
+                    await asyncio.sleep(0.001)
+            else:
+                await asyncio.sleep(0.005)
+
+    def put(self, state: State) -> StateHandle:
+        """Take a private copy of a state."""
+        return StateHandle.of(dump(state, "the initial state"))
+
+    def get(self, handle: StateHandle) -> Any:
+        """A private copy of the state behind a handle."""
+        return handle.fetch().load()
+
+    async def fetch(self, handle: StateHandle) -> Any:
+        """`get`, without blocking the event loop for a large state."""
+        return (await self._payload(handle)).load()
+
+    async def _payload(self, handle: StateHandle) -> Payload:
+        if handle.payload is not None or self._blocking:
+            return handle.fetch()
+        payload = await asyncio.wrap_future(handle.ref.future())
+        assert isinstance(payload, Payload)
+        return payload
+
+    # --- stopping -----------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Kill tasks, give coroutines their clean-up time, kill the workers they ran in."""
+        self._stopping = True
+        for lane in self._lanes.values():
+            lane.queue.clear()
+        for pending in self._active.values():
+            pending.disarm()
+        calls = [
+            call
+            for lane in self._lanes.values()
+            if isinstance(lane, TaskLane)
+            for call in lane.calls.values()
+        ]
+        late = self._deadline is not None and time.time() >= self._deadline - 0.05
+        for call in calls:
+            if late and call.pending.node.is_async:  # it has seen the deadline and is stopping
+                self.later(OWN_TASK_CLEANUP_SECONDS, call.kill)
+            else:
+                call.kill()
+        await asyncio.gather(self._driver.stop(), self._stop_workers(), self._tasks_gone())
+        self._active.clear()
+        self._outbox.clear()
+
+    def _workers(self) -> list[Worker]:
+        lanes = (lane for lane in self._lanes.values() if isinstance(lane, WorkerLane))
+        return [worker for lane in lanes for worker in lane.workers]
+
+    async def _stop_workers(self) -> None:
+        """End the workers that run something, their coroutines first where they listen."""
+        asked = time.monotonic()
+        busy = [worker for worker in self._workers() if worker.active]
+        for worker in busy:
+            if not worker.blocked:
+                worker.cancel_all()
+
+        def hopeful(worker: Worker) -> bool:
+            if worker.dead or worker.blocked or not worker.active or worker.cancel_finished:
+                return False
+            waited = time.monotonic() - asked
+            return waited < (CLEANUP_SECONDS if worker.cancel_heard else ANSWER_SECONDS)
+
+        while any(hopeful(worker) for worker in busy):
+            await self._change(0.05)
+        for worker in busy:
+            worker.kill()
+            worker.lane.gone(worker)
+
+    async def _tasks_gone(self) -> None:
+        end = time.monotonic() + KILL_SECONDS
+        while self.tasks and time.monotonic() < end:
+            await self._change(0.1)
+
+    async def _change(self, seconds: float) -> None:
+        """Wait until something is reported, for some seconds at most."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+    async def close(self) -> None:
+        """Stop, and end every worker."""
+        await self.stop()
+        for worker in self._workers():
+            worker.kill()
+        self._lanes.clear()
+
+
+def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:
+    """The event of an attempt in the driver, its state behind a handle like any other."""
+    if isinstance(event, AttemptSucceeded) and payload is not None:
+        return AttemptSucceeded(event.key, StateHandle.of(payload), event.routes, event.facts)
+    return event
+
+
+def _fetcher(launch: Launch) -> Callable[[], list[Payload]]:
+    """What fetches the inputs of an attempt into the driver."""
+    return lambda: [handle.fetch() for handle in launch.states]
+
+
+def _is_configuration(error: BaseException | None) -> bool:
+    """True for what would happen again: a broken environment, a request no machine meets."""
+    from ray import exceptions as ray_errors
+
+    return isinstance(
+        error,
+        ray_errors.RuntimeEnvSetupError
+        | ray_errors.TaskUnschedulableError
+        | ray_errors.ActorUnschedulableError
+        | ray_errors.RayTaskError,
+    )
+
+
+def _infrastructure(error: BaseException | None) -> Failure:
+    """Name the kind of infrastructure failure that Ray reports."""
+    from ray import exceptions as ray_errors
+
+    kinds: tuple[tuple[type[BaseException], str], ...] = (
+        (ray_errors.OutOfMemoryError, "out_of_memory"),
+        (ray_errors.NodeDiedError, "node_died"),
+        (ray_errors.ObjectLostError, "object_lost"),
+        (ray_errors.WorkerCrashedError, "worker_crashed"),
+        (ray_errors.RayActorError, "worker_crashed"),
+        (ray_errors.TaskCancelledError, "cancelled"),
+    )
+    if error is None:
+        error = RuntimeError("its process ended without an answer")
+    reason = next((name for kind, name in kinds if isinstance(error, kind)), "ray_error")
+    failure = capture(error, reason)
+    return Failure(failure.type_name, failure.mro_names, failure.message, "", None, reason)

@@ -1,0 +1,99 @@
+"""Ray's streaming generators, driven by callbacks: no thread, no polling, no wait per reference.
+
+Ray offers two ways to follow many generators: a blocking wait, or one asyncio task for each.
+This module takes the callbacks that those are made of. It is the only one that reaches below
+Ray's public interface, and it was checked against Ray 2.60.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .wire import Report
+
+OnReport = Callable[[Report, Sequence[Any]], None]
+"""Told a report, and references to the payloads that follow it."""
+
+OnEnd = Callable[[BaseException | None], None]
+"""Told that the stream is over: None after a clean end, else what Ray says broke."""
+
+
+class Inbox:
+    """Carries what Ray's callback threads say to the event loop, waking it once for many."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._woken = False
+
+    def post(self, callback: Callable[[Any], None], value: Any) -> None:
+        """From any thread: have `callback(value)` called on the loop."""
+        self._waiting.append((callback, value))
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                self._waiting.clear()  # the loop is closed: the run is over
+
+    def _drain(self) -> None:
+        self._woken = False
+        while self._waiting:
+            callback, value = self._waiting.popleft()
+            callback(value)
+
+
+class Stream:
+    """Follows one streaming generator until it ends."""
+
+    def __init__(self, generator: Any, inbox: Inbox, on_report: OnReport, on_end: OnEnd) -> None:
+        self.generator = generator
+        self.waiting_for: Any = None
+        self._inbox = inbox
+        self._on_report = on_report
+        self._on_end = on_end
+        self._report: Report | None = None
+        self._listen()
+
+    def _listen(self) -> None:
+        """Ask to be told the next report: a small object, fetched along the way."""
+        (ref,) = self.generator._get_next_ref_n(1)
+        self.waiting_for = ref
+        ref._on_completed(lambda value: self._inbox.post(self._arrived, value))
+
+    def _arrived(self, value: Any) -> None:
+        if not isinstance(value, Report):
+            self._end(value)
+            return
+        self.generator._consume_next_ref_n(1)
+        if not value.follow:
+            self._listen()
+            self._on_report(value, ())
+            return
+        self._report = value
+        refs = self.generator._get_next_ref_n(value.follow)
+        self.waiting_for = refs[-1]
+        refs[-1]._on_ready(lambda error: self._inbox.post(self._followed, (refs, error)))
+
+    def _followed(self, arrived: tuple[Sequence[Any], BaseException | None]) -> None:
+        refs, error = arrived
+        report, self._report = self._report, None
+        if error is not None:
+            self._end(error)
+            return
+        assert report is not None
+        self.generator._consume_next_ref_n(len(refs))
+        self._listen()
+        self._on_report(report, refs)
+
+    def _end(self, value: Any) -> None:
+        from ray.exceptions import ObjectRefStreamEndOfStreamError
+
+        self.waiting_for = None
+        clean = isinstance(value, ObjectRefStreamEndOfStreamError)
+        if not clean and not isinstance(value, BaseException):
+            value = RuntimeError(f"unexpected item in a worker's stream: {type(value).__name__}")
+        self._on_end(None if clean else value)

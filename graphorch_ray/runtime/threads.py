@@ -1,0 +1,82 @@
+"""Threads for blocking code beside an event loop, that never keep a process from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+IDLE_SECONDS = 5.0
+"""How long a thread waits for more work before it ends."""
+
+_Job = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
+
+
+class DaemonThreads:
+    """Runs blocking functions in daemon threads, as many at once as are asked for.
+
+    Unlike `concurrent.futures.ThreadPoolExecutor`, a function that never returns is given up
+    by cancelling the await: its thread is lost, but neither the next job nor the end of the
+    process waits for it. Admission is the caller's business.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._free = 0
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function(*args)` in a thread, in a copy of the current context.
+
+        Whatever it raises is raised here, `BaseException`s included.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if not done.done():
+                done.set_result((value, error))
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits any more
+                loop.call_soon_threadsafe(settle, value, error)
+
+        self._submit((lambda: context.run(function, *args), finish))
+        value, error = await done
+        if error is not None:
+            raise error
+        return value
+
+    def _submit(self, job: _Job) -> None:
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                self._jobs.put(job)
+                return
+        threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True).start()
+
+    def _work(self, job: _Job) -> None:
+        while True:
+            call, finish = job
+            try:
+                value, error = call(), None
+            except BaseException as raised:
+                value, error = None, raised
+            with self._lock:
+                self._free += 1
+            finish(value, error)
+            del call, finish, job, value, error
+            try:
+                job = self._jobs.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._free > 0:
+                        self._free -= 1
+                        return
+                job = self._jobs.get()  # a job was promised to this thread just now

@@ -1,0 +1,216 @@
+"""What driver and workers say to each other: plain tuples that pickle fast.
+
+A call carries a `Job`: items of work and the keys of the code they need. Answers come back as a
+stream: a `Report` with messages, then as many payloads as it announces, each an object of its
+own, so that the driver learns of a large state without ever holding its bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from ..errors import SerializationError
+from ..model.attempt import Failure
+from .attempt import Code, Result, Work
+from .context import ExecutionInfo
+from .failures import capture, pack
+from .payload import Payload, load_code
+
+CACHED_CODES = 4096
+"""Pieces of node code that a worker process keeps loaded."""
+
+MESSAGES_PER_REPORT = 256
+
+
+class Shipped(NamedTuple):
+    """Node code on its way.
+
+    `what` names it in errors; `refs` are the Ray references and actor handles that it uses;
+    `import_path` is the driver's.
+    """
+
+    what: str
+    pickled: bytes
+    refs: tuple[Any, ...]
+    import_path: tuple[str, ...]
+
+
+class Item(NamedTuple):
+    """One attempt to run.
+
+    `inputs` are payloads, or positions among the call's arguments.
+    """
+
+    token: int
+    code: str
+    inputs: tuple[Payload | int, ...]
+    as_list: bool
+    mutable: bool
+    is_async: bool
+    timeout: float | None
+    routers: tuple[tuple[int, str], ...]
+    info: ExecutionInfo
+    announce: bool
+
+
+class Job(NamedTuple):
+    """What one call carries.
+
+    `codes` maps keys to node code: a small piece itself, a large one as a reference in a list,
+    nested so that Ray fetches it only where it is needed.
+    """
+
+    items: tuple[Item, ...]
+    codes: Mapping[str, Shipped | list[Any]]
+
+
+class Where(NamedTuple):
+    """The process that ran an attempt."""
+
+    pid: int
+    ray_node: str
+
+
+class Started(NamedTuple):
+    """An attempt is about to run."""
+
+    token: int
+    started: float
+
+
+class Done(NamedTuple):
+    """An attempt gave a state. `payload` is None where it follows as an object of its own."""
+
+    token: int
+    payload: Payload | None
+    nbytes: int
+    size: int
+    routes: Mapping[int, str | Failure]
+    started: float
+    ended: float
+
+
+class Failed(NamedTuple):
+    """An attempt failed; `error` is the exception, pickled, where it can travel.
+
+    `abandoned` says that its code still runs, and only the end of the process will stop it.
+    """
+
+    token: int
+    failure: Failure
+    error: bytes | None
+    started: float
+    ended: float
+    abandoned: bool
+
+
+class Blocked(NamedTuple):
+    """The worker's event loop does not answer, or (`blocked` false) answers again.
+
+    `token` is the attempt that holds it, where that is known.
+    """
+
+    token: int | None
+    blocked: bool
+
+
+class Cancelled(NamedTuple):
+    """A cancel was heard, or (`finished`) all that was cancelled has stopped."""
+
+    finished: bool
+
+
+Message = Started | Done | Failed | Blocked | Cancelled
+
+
+class Report(NamedTuple):
+    """Messages, in order; `follow` payloads come next in the stream, for its `Done`s without."""
+
+    messages: tuple[Message, ...]
+    follow: int
+    where: Where
+
+
+def tell(token: int, result: Result) -> tuple[Message, Payload | None]:
+    """The message for a result, and the payload that has to follow it, if any."""
+    if result.failure is not None:
+        bare, error = pack(result.failure)
+        return Failed(token, bare, error, result.started, result.ended, result.abandoned), None
+    payload = result.payload
+    assert payload is not None
+    routes = {
+        edge: pack(route)[0] if isinstance(route, Failure) else route
+        for edge, route in result.routes.items()
+    }
+    inline = payload.inline
+    message = Done(
+        token,
+        payload if inline else None,
+        payload.nbytes,
+        payload.size,
+        routes,
+        result.started,
+        result.ended,
+    )
+    return message, None if inline else payload
+
+
+class CodeCache:
+    """The node code that this process has loaded, by key."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[str, Code] = OrderedDict()
+
+    def load(self, key: str, codes: Mapping[str, Shipped | list[Any]]) -> Code:
+        """The code under a key, fetched from the object store the first time.
+
+        Raises:
+            SerializationError: it cannot be loaded here; says what is missing.
+        """
+        code = self._loaded.get(key)
+        if code is not None:
+            self._loaded.move_to_end(key)
+            return code
+        shipped = codes[key]
+        if isinstance(shipped, list):
+            import ray
+
+            shipped = ray.get(shipped[0])
+        assert isinstance(shipped, Shipped)
+        known = set(sys.path)
+        sys.path.extend(path for path in shipped.import_path if path not in known)
+        try:
+            loaded = load_code(shipped.pickled, shipped.refs)
+        except ModuleNotFoundError as error:
+            raise SerializationError(
+                shipped.what,
+                f"it needs the module {error.name!r}, which is not on this worker. Install it "
+                "there, or ship it with ray.init(runtime_env={'working_dir': '.'}) or "
+                "runtime_env={'py_modules': [...]} on the node",
+            ) from error
+        code = self._loaded[key] = cast(Code, loaded)
+        if len(self._loaded) > CACHED_CODES:
+            self._loaded.popitem(last=False)
+        return code
+
+
+def work_of(item: Item, job: Job, arguments: Sequence[Payload], cache: CodeCache) -> Work:
+    """Load all that an item needs."""
+    return Work(
+        cache.load(item.code, job.codes),
+        [arguments[i] if isinstance(i, int) else i for i in item.inputs],
+        item.as_list,
+        item.mutable,
+        item.is_async,
+        item.info,
+        item.timeout,
+        {edge: cache.load(key, job.codes) for edge, key in item.routers},
+    )
+
+
+def not_loaded(error: BaseException, now: float) -> Result:
+    """The result of an attempt whose code or state could not be loaded."""
+    return Result(None, {}, capture(error), now, now)

@@ -1,0 +1,210 @@
+"""The code Ray runs: one task for sync nodes, one actor for async nodes and models.
+
+Both answer in the stream of `Report`s that `wire` describes. Neither raises what node code
+raised, so an error that Ray reports is always about the machinery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from ..model.ai import AIActionBase, ensure_model
+from ..model.nodes import AINode
+from .attempt import Work, run_blocking, run_on_loop
+from .payload import Payload
+from .threads import DaemonThreads
+from .wire import (
+    MESSAGES_PER_REPORT,
+    Blocked,
+    Cancelled,
+    CodeCache,
+    Item,
+    Job,
+    Message,
+    Report,
+    Started,
+    Where,
+    not_loaded,
+    tell,
+    work_of,
+)
+
+LOOP_CHECK_SECONDS = 0.2
+"""How often a worker with attempts in flight looks whether its event loop still answers."""
+
+_WAKE: tuple[Message, Payload | None] = (Cancelled(False), None)
+"""Not a message: it only makes `serve` look after the event loop from now on."""
+
+_codes = CodeCache()
+
+
+@cache
+def _where() -> Where:
+    import ray
+
+    return Where(os.getpid(), ray.get_runtime_context().get_node_id())
+
+
+def run_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+    """Run items one after another, each reported as soon as it is done."""
+    for item in job.items:
+        if item.announce:
+            yield Report((Started(item.token, time.time()),), 0, _where())
+        try:
+            work = work_of(item, job, arguments, _codes)
+        except BaseException as error:
+            result = not_loaded(error, time.time())
+        else:
+            result = run_blocking(work)
+            del work
+        message, payload = tell(item.token, result)
+        del result
+        yield Report((message,), 0 if payload is None else 1, _where())
+        if payload is not None:
+            yield payload
+            del payload
+
+
+class WorkerProcess:
+    """Runs many attempts at once on an event loop; the class behind Ray's actor.
+
+    Node code has its own thread and loop. Reports leave from the thread of `serve`, so they
+    leave even while a function blocks the loop, and `serve` notices that it does.
+    """
+
+    def __init__(self) -> None:
+        self._out: queue.SimpleQueue[tuple[Message, Payload | None] | None] = queue.SimpleQueue()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._threads = DaemonThreads("graphorch-node")
+        self._loop = asyncio.new_event_loop()
+        self._answered = True
+        self._told_blocked = False
+        self._starting = False
+        threading.Thread(target=self._loop.run_forever, name="graphorch-loop", daemon=True).start()
+
+    # --- called by the driver -----------------------------------------------------------------
+
+    def serve(self) -> Iterator[Report | Payload]:
+        """The stream of reports; ends after `close()`."""
+        yield Report((), 0, _where())  # it lives: from here on, a death is somebody's doing
+        while True:
+            batch = self._next_batch()
+            messages = tuple(message for message, _ in batch)
+            payloads = [payload for _, payload in batch if payload is not None]
+            del batch
+            if messages:
+                yield Report(messages, len(payloads), _where())
+                while payloads:
+                    yield payloads.pop(0)
+            else:
+                return
+
+    def submit(self, job: Job, *arguments: Payload) -> None:
+        """Start items."""
+        self._starting = True
+        self._out.put(_WAKE)
+        self._loop.call_soon_threadsafe(self._start, job, arguments)
+
+    def cancel(self, tokens: Sequence[int] | None) -> None:
+        """Cancel these attempts (None: all) and report when they have stopped."""
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._cancel(tokens)))
+
+    def close(self) -> None:
+        """End the stream."""
+        self._out.put(None)
+
+    # --- in the thread of `serve` -------------------------------------------------------------
+
+    def _next_batch(self) -> list[tuple[Message, Payload | None]]:
+        """All that is to be told now, at least one; empty when the worker is closed."""
+        batch: list[tuple[Message, Payload | None]] = []
+        while not batch:
+            try:
+                busy = self._tasks or self._starting
+                first = self._out.get(timeout=LOOP_CHECK_SECONDS if busy else None)
+            except queue.Empty:
+                if self._answered:
+                    self._answered = False
+                    self._loop.call_soon_threadsafe(self._answer)
+                elif not self._told_blocked:
+                    self._told_blocked = True
+                    return [(Blocked(self._holder(), True), None)]
+                continue
+            if first is None:
+                return []
+            if first is not _WAKE:
+                batch.append(first)
+        while len(batch) < MESSAGES_PER_REPORT:
+            try:
+                more = self._out.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                self._out.put(None)
+                break
+            if more is not _WAKE:
+                batch.append(more)
+        return batch
+
+    def _holder(self) -> int | None:
+        """Which attempt holds the event loop right now, told by the name of its task."""
+        task = asyncio.current_task(self._loop)
+        name = task.get_name() if task is not None else ""
+        return int(name) if name.isdigit() else None
+
+    # --- on the event loop --------------------------------------------------------------------
+
+    def _answer(self) -> None:
+        self._answered = True
+        if self._told_blocked:
+            self._told_blocked = False
+            self._out.put((Blocked(None, False), None))
+
+    def _start(self, job: Job, arguments: Sequence[Payload]) -> None:
+        for item in job.items:
+            task = self._loop.create_task(self._run(item, job, arguments), name=str(item.token))
+            self._tasks[item.token] = task
+        self._starting = False
+
+    async def _run(self, item: Item, job: Job, arguments: Sequence[Payload]) -> None:
+        try:
+            try:
+                work = work_of(item, job, arguments, _codes)
+                await self._build_model(work)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                result = not_loaded(error, time.time())
+            else:
+                if item.announce:
+                    self._out.put((Started(item.token, time.time()), None))
+                result = await run_on_loop(work, self._threads)
+            self._out.put(tell(item.token, result))
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._tasks.pop(item.token, None)
+
+    async def _build_model(self, work: Work) -> None:
+        """Build a model before its first attempt starts: building is not on the attempt's clock."""
+        action = getattr(work.code, "__self__", work.code)
+        if isinstance(action, AINode):
+            action = action.func
+        if isinstance(action, AIActionBase) and not action._model_built:
+            await self._threads.run(ensure_model, action)
+
+    async def _cancel(self, tokens: Sequence[int] | None) -> None:
+        chosen = list(self._tasks) if tokens is None else tokens
+        tasks = [self._tasks[token] for token in chosen if token in self._tasks]
+        for task in tasks:
+            task.cancel()
+        self._out.put((Cancelled(False), None))
+        if tasks:
+            await asyncio.wait(tasks)
+        self._out.put((Cancelled(True), None))
