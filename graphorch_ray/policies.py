@@ -57,9 +57,9 @@ class RetryPolicy:
         delay: Seconds before the first retry, 0 or more.
         backoff: Factor by which each further wait grows, 0 or more. 1 keeps it constant.
         max_delay: Longest wait in seconds; ``None`` (the default) sets no limit.
-        jitter: Fraction from 0 to 1 of each wait that may be added or taken away at
-            random, so that many nodes that failed together do not retry together.
-            0 by default: waits are then exactly as computed.
+        jitter: Fraction from 0 to 1 of each wait that may be taken away at random, so
+            that many nodes that failed together do not retry together. 0 by default:
+            waits are then exactly as computed.
         retry_on: Exception class, or tuple of classes, worth another attempt; any other
             failure is final at once. ``None`` (the default) retries every failure.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -91,7 +93,13 @@ class CheckpointData:
             CheckpointError: it could not be written; an earlier file is still whole.
         """
         try:
-            content = cloudpickle.dumps({"format": FORMAT, "data": self.__dict__})
+            content = _dumps({"format": FORMAT, "data": self.__dict__})
+        except _HoldsReference as error:
+            raise CheckpointError(
+                f"The checkpoint for '{path}' cannot be written: {self._where_reference()} is a "
+                f"{error}, which means nothing once this Ray has ended. Put the value itself into "
+                "the state, or run without checkpoints."
+            ) from None
         except Exception as error:
             raise CheckpointError(
                 f"The checkpoint for '{path}' cannot be pickled: {type(error).__name__}: {error}"
@@ -100,6 +108,21 @@ class CheckpointData:
             _replace(os.fspath(path), content)
         except OSError as error:
             raise CheckpointError(f"Cannot write the checkpoint '{path}': {error}") from error
+
+    def _where_reference(self) -> str:
+        """Name the first message that holds a Ray reference."""
+        states = [("initial_state", self.initial_state), ("final_state", self.final_state)]
+        for node_id, active in self.active_states.items():
+            states += [(f"the state at {node_id!r}:", state) for state in active]
+        for name, state in states:
+            for index, message in enumerate(getattr(state, "messages", ())):
+                try:
+                    _dumps(message)
+                except _HoldsReference:
+                    return f"{name} messages[{index}]"
+                except Exception:
+                    continue
+        return "something in a state"
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> CheckpointData:
@@ -133,6 +156,24 @@ class CheckpointData:
             f"CheckpointData({self.graph.name!r}, superstep={self.superstep}, "
             f"status={self.status!r}, active={list(self.active_states)})"
         )
+
+
+class _HoldsReference(Exception):
+    """What was to be pickled holds a Ray reference; the text names its kind."""
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        ray = sys.modules.get("ray")
+        if ray is not None and isinstance(obj, (ray.ObjectRef, ray.actor.ActorHandle)):
+            raise _HoldsReference(type(obj).__name__)
+        return super().reducer_override(obj)
+
+
+def _dumps(value: Any) -> bytes:
+    with io.BytesIO() as out:
+        _Pickler(out, protocol=5).dump(value)
+        return out.getvalue()
 
 
 def _replace(path: str, content: bytes) -> None:

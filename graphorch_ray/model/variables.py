@@ -106,7 +106,8 @@ def _helpers(function: types.FunctionType) -> Iterator[types.FunctionType]:
         value, _ = resolve(names[reference.path[0]], reference.path[1:])
         value = unwrapped(value)
         if type(value) is types.FunctionType and (
-            not reference.is_global or package_of(value) == package_of(function)
+            (not reference.is_global and len(reference.path) == 1)
+            or package_of(value) == package_of(function)
         ):
             yield value
 

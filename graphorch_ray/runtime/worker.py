@@ -38,6 +38,9 @@ from .wire import (
 LOOP_CHECK_SECONDS = 0.2
 """How often a worker with attempts in flight looks whether its event loop still answers."""
 
+UNKNOWN_HOLDER_CHECKS = 10
+"""Checks that a loop may miss while nobody can be named before it counts as blocked."""
+
 _WAKE: tuple[Message, Payload | None] = (Cancelled(False), None)
 """Not a message: it only makes `serve` look after the event loop from now on."""
 
@@ -85,6 +88,8 @@ class WorkerProcess:
         self._loop = asyncio.new_event_loop()
         self._answered = True
         self._told_blocked = False
+        self._unanswered = 0
+        self._suspect: int | None = None
         self._starting = False
         threading.Thread(target=self._loop.run_forever, name="graphorch-loop", daemon=True).start()
 
@@ -129,12 +134,8 @@ class WorkerProcess:
                 busy = self._tasks or self._starting
                 first = self._out.get(timeout=LOOP_CHECK_SECONDS if busy else None)
             except queue.Empty:
-                if self._answered:
-                    self._answered = False
-                    self._loop.call_soon_threadsafe(self._answer)
-                elif not self._told_blocked:
-                    self._told_blocked = True
-                    return [(Blocked(self._holder(), True), None)]
+                if self._is_held():
+                    return [(Blocked(self._suspect, True), None)]
                 continue
             if first is None:
                 return []
@@ -151,6 +152,25 @@ class WorkerProcess:
             if more is not _WAKE:
                 batch.append(more)
         return batch
+
+    def _is_held(self) -> bool:
+        """Look after the event loop; true once it is found to be held by one attempt.
+
+        A loop that is merely busy shows another attempt each time it is looked at.
+        """
+        if self._answered:
+            self._answered = False
+            self._unanswered = 0
+            self._suspect = self._holder()
+            self._loop.call_soon_threadsafe(self._answer)
+            return False
+        if self._told_blocked:
+            return False
+        self._unanswered += 1
+        before, self._suspect = self._suspect, self._holder()
+        known = self._suspect is not None and self._suspect == before
+        self._told_blocked = known or self._unanswered >= UNKNOWN_HOLDER_CHECKS
+        return self._told_blocked
 
     def _holder(self) -> int | None:
         """Which attempt holds the event loop right now, told by the name of its task."""

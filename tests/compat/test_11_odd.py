@@ -242,14 +242,14 @@ async def test_recursive_and_mutually_dependent_local_functions():
 
 # --- what comes back ---------------------------------------------------------------------------
 
-SINGLETON = State(["singleton"])
-
 
 async def test_nodes_that_return_the_very_same_object():
+    singleton = State(["singleton"])
+
     @node_action
     def shared(state):
-        SINGLETON.messages.append(len(SINGLETON.messages))
-        return SINGLETON
+        singleton.messages.append(len(singleton.messages))
+        return singleton
 
     @aggregator_action
     def last(states):
@@ -266,7 +266,7 @@ async def test_nodes_that_return_the_very_same_object():
     assert await GraphExecutor(builder.build_graph(), State([1])).execute() == State([1])
     final = await run(State(), shared)
     assert final.messages == ["singleton", 1]
-    assert final is not SINGLETON
+    assert final is not singleton
 
 
 async def test_results_with_shared_and_cyclic_parts():
