@@ -40,7 +40,7 @@ def ship_unreachable_modules() -> None:
         if name == "__main__" or _is_installed(module):
             continue
         path = path if path is not None else [os.path.abspath(p) for p in import_path()]
-        if not _importable(name, module, path) and module.__name__ == name:
+        if module.__name__ == name and not (_importable(name, module, path) or _found(name)):
             cloudpickle.register_pickle_by_value(module)
 
 
@@ -64,6 +64,20 @@ def _is_installed(module: ModuleType) -> bool:
         # Built in, frozen, or a namespace package; what was made by hand has no spec.
         return spec is not None
     return str(os.path.realpath(file)).startswith(_INSTALLED)
+
+
+def _found(name: str) -> bool:
+    """Whether a finder other than the import path's knows it: an editable install, a zip file."""
+    for finder in sys.meta_path:
+        kind = finder if isinstance(finder, type) else type(finder)
+        if kind.__module__.startswith(("_frozen_importlib", "importlib", "_pytest", "_distutils")):
+            continue
+        try:
+            if finder.find_spec(name, None) is not None:
+                return True
+        except Exception:
+            continue
+    return False
 
 
 def _importable(name: str, module: ModuleType, path: list[str]) -> bool:

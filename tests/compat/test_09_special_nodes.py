@@ -382,3 +382,28 @@ async def test_a_replaced_client(monkeypatch):
     assert await node.execute(State(["hello"])) == State(["hello", "pong"])
     with pytest.raises(httpx.RequestError, match="permanent failure"):
         await node.execute(State(["fail"]))
+
+
+async def test_a_tool_set_node_with_a_replaced_client_in_a_graph(monkeypatch):
+    class Response:
+        status_code = 200
+
+        def raise_for_status(self):
+            pass
+
+        def json(self):
+            return {"messages": ["A", "pong"]}
+
+    class Client:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *args):
+            return False
+
+        async def post(self, url, json, timeout):
+            return Response()
+
+    monkeypatch.setattr(httpx, "AsyncClient", Client)
+    graph = chain(ToolSetNode(node_id="t", base_url="http://example.com", tool_name="ping"))
+    assert await GraphExecutor(graph, State(["A"])).execute() == State(["A", "pong"])

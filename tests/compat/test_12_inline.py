@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
 import pytest
 
 from graphorch_ray import (
@@ -21,7 +20,6 @@ from graphorch_ray import (
     RetryPolicy,
     State,
     ToolNode,
-    ToolSetNode,
     aggregator_action,
     node_action,
     tool_method,
@@ -273,31 +271,6 @@ async def test_monkeypatched_module_functions(monkeypatch):
     assert await GraphExecutor(chain(ProcessingNode("n", act)), State()).execute() == State(
         ["patched"]
     )
-
-
-async def test_a_tool_set_node_with_a_replaced_client_in_a_graph(monkeypatch):
-    class Response:
-        status_code = 200
-
-        def raise_for_status(self):
-            pass
-
-        def json(self):
-            return {"messages": ["A", "pong"]}
-
-    class Client:
-        async def __aenter__(self):
-            return self
-
-        async def __aexit__(self, *args):
-            return False
-
-        async def post(self, url, json, timeout):
-            return Response()
-
-    monkeypatch.setattr(httpx, "AsyncClient", Client)
-    graph = chain(ToolSetNode(node_id="t", base_url="http://example.com", tool_name="ping"))
-    assert await GraphExecutor(graph, State(["A"])).execute() == State(["A", "pong"])
 
 
 async def test_what_cannot_be_copied_is_named():
