@@ -381,7 +381,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     starting = start_ray()
     todo = Survey(root=str(root), with_tests=options.tests, hands=options.shards)
-    executor = GraphExecutor(build_graph(options.shards), todo, max_workers=options.shards)
+    executor = GraphExecutor(build_graph(options.shards), todo)
+    # One process for each core is what CPU-bound work can use. Threads of one process gain nothing
+    # here, and before CPython 3.12 `ast.parse` does not even like them.
+    executor.max_workers = (os.cpu_count() or 1) if executor.backend == "ray" else 1
     began = time.perf_counter()
     result = executor.run()
     together = time.perf_counter() - began

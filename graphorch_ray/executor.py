@@ -1,7 +1,6 @@
 """`GraphExecutor`: runs a graph, superstep by superstep.
 
-Puts the rooms together. The engine says what happens next, a pool does it, and the loop here
-carries events to the one and commands to the other.
+Holds what a run is made of, from one call to the next; `run` has the loop that drives it.
 """
 
 from __future__ import annotations
@@ -15,39 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from .checkpoint import CheckpointData
-from .clock import Clock, SystemClock, Timer
-from .engine import (
-    Activation,
-    AskRouter,
-    CancelRest,
-    Command,
-    DeadlineExpired,
-    EngineOptions,
-    Event,
-    FallbackInvoked,
-    Phase,
-    RestoreCheckpoint,
-    RetryDue,
-    RouterAnswered,
-    RunFailed,
-    RunFinished,
-    ScheduleRetry,
-    StatesDropped,
-    SuperstepEnded,
-    SuperstepMachine,
-    SuperstepStarted,
-)
-from .errors import CheckpointError, GraphExecutionError, GraphWarning, RemoteError
-from .model.attempt import (
-    AttemptFailed,
-    AttemptKey,
-    AttemptSucceeded,
-    Failure,
-    Launch,
-)
+from .clock import Clock, SystemClock
+from .engine import Phase, SuperstepMachine
+from .errors import CheckpointError, GraphExecutionError, GraphWarning
 from .model.graph import Graph
 from .policies import RetryPolicy
-from .runtime import Backend, Pool, RunContext, make_pool
+from .run import Run
+from .runtime import Backend, Pool, make_pool
 from .state import State
 from .telemetry import RunSummary, SummaryRecorder
 
@@ -220,7 +193,7 @@ class GraphExecutor:
             return self.final_state
         self._running = True
         try:
-            return await _Run(self, max_supersteps, superstep_timeout).go()
+            return await Run(self, max_supersteps, superstep_timeout).go()
         finally:
             self._running = False
 
@@ -325,320 +298,6 @@ class GraphExecutor:
         self._machine = None
 
 
-class _Run:
-    """One call of `execute()`."""
-
-    def __init__(
-        self, executor: GraphExecutor, max_supersteps: int, superstep_timeout: float | None
-    ) -> None:
-        self._executor = executor
-        self._recorder = executor._recorder
-        self._timeout = superstep_timeout
-        self._clock = executor._clock
-        self._pool: Pool = make_pool(executor.backend)
-        self._events: list[Event] = []
-        self._warned: GraphWarning | None = None
-        self._mailbox = asyncio.Event()
-        self._timers: dict[Any, Timer] = {}
-        self._routers: set[asyncio.Task[None]] = set()
-        self._nodes: dict[AttemptKey, str] = {}  # attempts out, and whose code each runs
-        self._options = EngineOptions(
-            retry_policy=executor.retry_policy,
-            on_multiple_states=executor.on_multiple_states,
-            max_supersteps=max_supersteps,
-            superstep_timeout=superstep_timeout,
-            infrastructure_budget=executor.infrastructure_retries,
-            restore_on_timeout=executor.allow_fallback_from_checkpoint,
-            jitter_seed=executor.run_id,
-        )
-
-    async def go(self) -> State | None:
-        """Run to the end; leave nothing running, whatever happens."""
-        executor = self._executor
-        self._recorder.run_started()
-        status: Literal["finished", "failed", "cancelled"] = "failed"
-        try:
-            await self._pool.start(
-                RunContext(
-                    graph=executor.graph,
-                    run_id=executor.run_id,
-                    branch="main",
-                    max_workers=executor.max_workers,
-                    deliver=self._deliver,
-                    warn=self._warn,
-                )
-            )
-            machine = self._machine()
-            if machine.superstep == 0:
-                await self._save()
-            final = await self._drive(machine)
-            status = "finished"
-            return final
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            status = "cancelled"
-            raise
-        finally:
-            await self._close()
-            facts = self._pool.facts
-            self._recorder.run_ended(
-                status,
-                workers_lost=facts.workers_lost,
-                uncharged_reruns=facts.uncharged_reruns,
-                processes=len(facts.processes),
-            )
-
-    def _machine(self) -> SuperstepMachine:
-        """The machine of the run, standing where this call is to begin."""
-        executor = self._executor
-        machine = executor._machine
-        if machine is None:
-            machine = SuperstepMachine(executor.graph, self._options)
-            frontier = self._put(executor._waiting)
-            final = executor.final_state
-            machine.restore(
-                executor._superstep, frontier, None if final is None else self._pool.put(final)
-            )
-            executor._machine = machine
-        else:
-            machine.options = self._options
-            machine.restart()
-        return machine
-
-    def _put(
-        self, waiting: Sequence[tuple[str, Sequence[State], tuple[str, ...]]]
-    ) -> list[Activation]:
-        return [
-            Activation(node_id, tuple(map(self._pool.put, states)), sources)
-            for node_id, states, sources in waiting
-        ]
-
-    # --- the loop -----------------------------------------------------------------------------
-
-    async def _drive(self, machine: SuperstepMachine) -> State | None:
-        commands = machine.proceed()
-        while True:
-            launches: list[Launch] = []
-            for command in commands:
-                if isinstance(command, Launch):
-                    launches.append(command)
-                elif isinstance(command, SuperstepEnded):
-                    await self._superstep_ended(command)
-                elif isinstance(command, RestoreCheckpoint):
-                    self._restore(machine)
-                elif isinstance(command, RunFinished):
-                    return await self._finish()
-                elif isinstance(command, RunFailed):
-                    await self._fail(command)
-                elif isinstance(command, CancelRest):
-                    await self._stop()
-                else:
-                    self._obey(command)
-            if launches:
-                self._launch(launches)
-            if machine.phase is Phase.READY:
-                commands = machine.proceed()
-                continue
-            commands = machine.handle(await self._next_events())
-
-    def _obey(self, command: Command) -> None:
-        """Carry out a command that needs no waiting."""
-        match command:
-            case SuperstepStarted():
-                self._superstep_started(command)
-            case AskRouter():
-                self._ask(command)
-            case ScheduleRetry():
-                self._recorder.retried(command.node_id)
-                self._after(command.delay, command.key, RetryDue(command.key))
-            case StatesDropped():
-                self._dropped(command)
-            case FallbackInvoked():
-                pass  # its launch is counted
-
-    def _warn(self, text: str) -> None:
-        """Warn the user. Where warnings are errors, it ends the run, wherever it came up."""
-        try:
-            warnings.warn(text, GraphWarning, stacklevel=2)
-        except GraphWarning as error:
-            self._warned = error
-            self._mailbox.set()
-
-    async def _next_events(self) -> list[Event]:
-        if not self._events:
-            if not self._nodes and not self._routers:
-                self._clock.idle()
-            if not self._events:
-                await self._pool.wait(self._mailbox)
-        self._mailbox.clear()
-        if self._warned is not None:
-            raise self._warned
-        events, self._events = self._events, []
-        for event in events:
-            if isinstance(event, AttemptSucceeded | AttemptFailed):
-                self._note(event)
-        return events
-
-    def _deliver(self, events: Sequence[Event]) -> None:
-        self._events.extend(events)
-        self._mailbox.set()
-
-    def _note(self, event: AttemptSucceeded | AttemptFailed) -> None:
-        node_id = self._nodes.pop(event.key, None)
-        if node_id is None:
-            return
-        if isinstance(event, AttemptSucceeded):
-            self._recorder.succeeded(node_id, event.facts)
-        else:
-            self._recorder.failed(
-                node_id, event.failure, event.facts, infrastructure=event.infrastructure
-            )
-
-    def _launch(self, launches: Sequence[Launch]) -> None:
-        for launch in launches:
-            self._nodes[launch.key] = launch.node_id
-            if launch.key.attempt == 0 and launch.key.rerun == 0:
-                self._recorder.launched(launch.node_id, launch.owner_id)
-        self._pool.launch(launches)
-
-    def _after(self, delay: float, name: Any, event: Event) -> None:
-        """Deliver an event after some seconds."""
-
-        def fire() -> None:
-            self._timers.pop(name, None)
-            self._deliver((event,))
-
-        self._timers[name] = self._clock.call_later(delay, fire)
-
-    # --- supersteps ---------------------------------------------------------------------------
-
-    def _superstep_started(self, command: SuperstepStarted) -> None:
-        self._recorder.superstep_started()
-        deadline = None
-        if self._timeout is not None:
-            deadline = self._clock.time() + self._timeout
-            self._after(
-                self._timeout, "deadline", DeadlineExpired(command.epoch, command.superstep)
-            )
-        self._pool.begin_superstep(deadline)
-
-    async def _superstep_ended(self, command: SuperstepEnded) -> None:
-        self._call_off_timers()
-        self._recorder.superstep_ended()
-        every = self._executor.checkpoint_every
-        if command.frontier and every and command.superstep % every == 0:
-            await self._save()
-
-    def _ask(self, command: AskRouter) -> None:
-        task = asyncio.get_running_loop().create_task(self._route(command))
-        self._routers.add(task)
-        task.add_done_callback(self._routers.discard)
-
-    async def _route(self, command: AskRouter) -> None:
-        try:
-            answer = await self._pool.route(command.node_id, command.edge, command.state)
-        except Exception as error:  # the state could not be fetched
-            answer = Failure(type(error).__name__, (), str(error), exception=error)
-        self._deliver(
-            (RouterAnswered(command.epoch, command.superstep, command.index, command.edge, answer),)
-        )
-
-    def _dropped(self, command: StatesDropped) -> None:
-        self._recorder.dropped(command.node_id, command.arrived - 1)
-        if command.node_id in self._executor._warned:
-            return
-        self._executor._warned.add(command.node_id)
-        sources = ", ".join(repr(source) for source in command.sources)
-        self._warn(
-            f"{command.arrived} states arrived at once at node {command.node_id!r} (from "
-            f"{sources}), which takes one: the first is used, the others are dropped. Merge them "
-            "with an AggregatorNode, or choose on_multiple_states='each' or 'error'."
-        )
-
-    # --- the end ------------------------------------------------------------------------------
-
-    async def _finish(self) -> State | None:
-        executor = self._executor
-        await self._fetch_final()
-        executor._finished = True
-        await self._save()
-        return executor.final_state
-
-    async def _fail(self, command: RunFailed) -> None:
-        await self._stop()
-        error = GraphExecutionError(
-            command.node_id,
-            command.message,
-            run_id=self._executor.run_id,
-            superstep=command.superstep,
-            attempt=command.attempt,
-        )
-        failure = command.failure
-        if failure is not None and failure.traceback:
-            error.add_note(f"In node {command.node_id!r}:\n{failure.traceback.rstrip()}")
-        for node_id, message in command.others:
-            error.add_note(f"Node {node_id!r} failed too: {message}")
-        try:
-            await self._fetch_final()
-            await self._save()
-        except CheckpointError as unsaved:
-            error.add_note(f"The failure could not be recorded: {unsaved}")
-        raise error from _cause(failure)
-
-    def _restore(self, machine: SuperstepMachine) -> None:
-        """Go back to the newest checkpoint."""
-        path = self._executor.checkpoint_path
-        assert path is not None
-        chkpt = CheckpointData.load(path)
-        waiting = [
-            (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-            for node_id, states in chkpt.active_states.items()
-        ]
-        final = None if chkpt.final_state is None else self._pool.put(chkpt.final_state)
-        machine.restore(chkpt.superstep, self._put(waiting), final)
-
-    async def _save(self) -> None:
-        """Write a checkpoint, where there is a place for it."""
-        executor = self._executor
-        if executor.checkpoint_path is not None:
-            await self._fetch_final()
-            executor.to_checkpoint().save(executor.checkpoint_path)
-
-    async def _fetch_final(self) -> None:
-        machine = self._executor._machine
-        if machine is not None and machine.final_state is not None:
-            self._executor.final_state = await self._pool.fetch(machine.final_state)
-
-    async def _stop(self) -> None:
-        self._call_off_timers()
-        for task in list(self._routers):
-            task.cancel()
-        if self._routers:
-            await asyncio.wait(self._routers)
-        await self._pool.stop()
-        self._nodes.clear()
-        self._events.clear()
-
-    def _call_off_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    async def _close(self) -> None:
-        """Stop everything, whoever cancels us meanwhile."""
-
-        async def close() -> None:
-            await self._stop()
-            await self._pool.close()
-
-        closing = asyncio.ensure_future(close())
-        while not closing.done():
-            try:
-                await asyncio.shield(closing)
-            except asyncio.CancelledError:
-                continue
-        closing.result()
-
-
 class ActiveStates(Mapping[str, list[State]]):
     """By node id, the states that wait there. A state is fetched each time it is read.
 
@@ -665,15 +324,6 @@ class ActiveStates(Mapping[str, list[State]]):
     def __repr__(self) -> str:
         counts = ", ".join(f"{node_id!r}: {len(s)}" for node_id, s in self._active.items())
         return f"ActiveStates({{{counts}}})"
-
-
-def _cause(failure: Failure | None) -> BaseException | None:
-    """The original exception, or what stands for it."""
-    if failure is None or failure.reason == "route":
-        return None
-    if failure.exception is not None:
-        return failure.exception
-    return RemoteError(failure.type_name, failure.message, failure.traceback)
 
 
 def _check(name: str, value: object, kind: type, legal: str) -> None:

@@ -41,7 +41,7 @@ def _task() -> Any:
 def _actor() -> Any:
     import ray
 
-    control = ray.method(concurrency_group="control")
+    control = ray.method(concurrency_group="control", num_returns=0)
     methods = {
         name: control(getattr(WorkerProcess, name)) for name in ("submit", "cancel", "close")
     }

@@ -29,6 +29,7 @@ from .modules import ship_unreachable_modules
 from .payload import Payload, dump
 from .pool import PoolFacts, RunContext
 from .ray_connect import ensure_ray, held_by_this_process, say
+from .ray_errors import infrastructure_failure, is_configuration
 from .resources import (
     Ledger,
     Machine,
@@ -297,14 +298,16 @@ class RayPool:
         """What an attempt ran on is gone: because it was killed for good reason, or by itself."""
         if pending.doom is not None:
             self.fail(pending, pending.doom)
-        elif _is_configuration(error):
+        elif is_configuration(error):
             assert error is not None
             self.fail(pending, capture(error))
         else:
             self.facts.workers_lost += isinstance(pending.lane, TaskLane)
             self._settle(
                 pending,
-                AttemptFailed(pending.launch.key, _infrastructure(error), infrastructure=True),
+                AttemptFailed(
+                    pending.launch.key, infrastructure_failure(error), infrastructure=True
+                ),
             )
         self.pump()
 
@@ -495,35 +498,3 @@ def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:
 def _fetcher(launch: Launch) -> Callable[[], list[Payload]]:
     """What fetches the inputs of an attempt into the driver."""
     return lambda: [handle.fetch() for handle in launch.states]
-
-
-def _is_configuration(error: BaseException | None) -> bool:
-    """True for what would happen again: a broken environment, a request no machine meets."""
-    from ray import exceptions as ray_errors
-
-    return isinstance(
-        error,
-        ray_errors.RuntimeEnvSetupError
-        | ray_errors.TaskUnschedulableError
-        | ray_errors.ActorUnschedulableError
-        | ray_errors.RayTaskError,
-    )
-
-
-def _infrastructure(error: BaseException | None) -> Failure:
-    """Name the kind of infrastructure failure that Ray reports."""
-    from ray import exceptions as ray_errors
-
-    kinds: tuple[tuple[type[BaseException], str], ...] = (
-        (ray_errors.OutOfMemoryError, "out_of_memory"),
-        (ray_errors.NodeDiedError, "node_died"),
-        (ray_errors.ObjectLostError, "object_lost"),
-        (ray_errors.WorkerCrashedError, "worker_crashed"),
-        (ray_errors.RayActorError, "worker_crashed"),
-        (ray_errors.TaskCancelledError, "cancelled"),
-    )
-    if error is None:
-        error = RuntimeError("its process ended without an answer")
-    reason = next((name for kind, name in kinds if isinstance(error, kind)), "ray_error")
-    failure = capture(error, reason)
-    return Failure(failure.type_name, failure.mro_names, failure.message, "", None, reason)

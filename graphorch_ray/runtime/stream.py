@@ -8,6 +8,7 @@ Ray's public interface, and it was checked against Ray 2.60.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -90,9 +91,12 @@ class Stream:
         self._on_report(report, refs)
 
     def _end(self, value: Any) -> None:
+        import ray
         from ray.exceptions import ObjectRefStreamEndOfStreamError
 
         self.waiting_for = None
+        with contextlib.suppress(Exception):  # an error that nobody reads, Ray prints
+            ray.get(self.generator.completed(), timeout=0)
         clean = isinstance(value, ObjectRefStreamEndOfStreamError)
         if not clean and not isinstance(value, BaseException):
             value = RuntimeError(f"unexpected item in a worker's stream: {type(value).__name__}")

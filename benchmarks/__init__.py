@@ -1,0 +1,1 @@
+"""Ratios against peers on the same work, in the same run."""
