@@ -36,7 +36,7 @@ from .engine import (
 )
 from .errors import CheckpointError, GraphExecutionError, GraphWarning, RemoteError
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
-from .runtime import Pool, RunContext, make_pool
+from .runtime import CLEANUP_SECONDS, Pool, RunContext, make_pool
 from .state import State
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Run:
         self._warned: GraphWarning | None = None
         self._mailbox = asyncio.Event()
         self._timers: dict[Any, Timer] = {}
-        self._routers: set[asyncio.Task[None]] = set()
+        self._routers: dict[asyncio.Task[None], str] = {}
         self._nodes: dict[AttemptKey, str] = {}  # attempts out, and whose code each runs
         self._options = EngineOptions(
             retry_policy=executor.retry_policy,
@@ -86,8 +86,9 @@ class Run:
                     warn=self._warn,
                 )
             )
+            first = executor._machine is None
             machine = self._machine()
-            if machine.superstep == 0:
+            if first:
                 await self._save()
             final = await self._drive(machine)
             status = "finished"
@@ -248,8 +249,8 @@ class Run:
 
     def _ask(self, command: AskRouter) -> None:
         task = asyncio.get_running_loop().create_task(self._route(command))
-        self._routers.add(task)
-        task.add_done_callback(self._routers.discard)
+        self._routers[task] = command.node_id
+        task.add_done_callback(lambda done: self._routers.pop(done, None))
 
     async def _route(self, command: AskRouter) -> None:
         try:
@@ -307,6 +308,11 @@ class Run:
         path = self._executor.checkpoint_path
         assert path is not None
         chkpt = CheckpointData.load(path)
+        if chkpt.run_id != self._executor.run_id:
+            raise CheckpointError(
+                f"Superstep {machine.superstep} timed out, and the checkpoint in '{path}' to go "
+                "back to is another run's by now. Give each run a path of its own."
+            )
         waiting = [
             (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
             for node_id, states in chkpt.active_states.items()
@@ -328,13 +334,23 @@ class Run:
 
     async def _stop(self) -> None:
         self._call_off_timers()
-        for task in list(self._routers):
-            task.cancel()
-        if self._routers:
-            await asyncio.wait(self._routers)
+        await self._stop_routers()
         await self._pool.stop()
         self._nodes.clear()
         self._events.clear()
+
+    async def _stop_routers(self) -> None:
+        """Cancel the routers, and give up those that do not stop, as node code is given up."""
+        routers, self._routers = self._routers, {}
+        for task in routers:
+            task.cancel()
+        if routers:
+            _, stuck = await asyncio.wait(routers, timeout=CLEANUP_SECONDS)
+            for task in stuck:
+                self._warn(
+                    f"A router of node {routers[task]!r} does not stop when it is cancelled. It "
+                    "is left to itself, and its answer is ignored."
+                )
 
     def _call_off_timers(self) -> None:
         for timer in self._timers.values():

@@ -81,6 +81,7 @@ class CheckpointData:
         self.allow_fallback_from_checkpoint = allow_fallback_from_checkpoint
         self.on_multiple_states = on_multiple_states
         self.active_sources = {k: list(v) for k, v in (active_sources or {}).items()}
+        self.fingerprint = graph.fingerprint
         self.created = time.time()
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -279,7 +279,10 @@ class SuperstepMachine:
         if failed := self._failures():
             return self._fail(failed)
         if self.phase is Phase.RUNNING and not self._unfinished:
-            commands.extend(self._route())
+            routed = self._route()
+            if any(isinstance(command, RunFailed) for command in routed):
+                return routed  # a router beside its node had failed
+            commands.extend(routed)
         if self.phase is Phase.ROUTING and not self._unanswered:
             return [*commands, *self._end_superstep()]
         if expired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from .attempt import CLEANUP_SECONDS
 from .context import ExecutionInfo, current_execution
 from .inline import InlinePool
 from .pool import Pool, PoolFacts, RunContext
@@ -21,6 +22,7 @@ def make_pool(backend: Backend) -> Pool:
 
 
 __all__ = [
+    "CLEANUP_SECONDS",
     "Backend",
     "ExecutionInfo",
     "InlinePool",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool
             limit, own = left, False
     token = current.set(_with_deadline(work, started))
     try:
-        payload = await _limited(_call(work, threads), limit)
+        payload, raised = await _limited(_call(work, threads), limit)
     except _TimeUp as up:
         error = NodeTimeoutError(work.info.running_node_id, limit or 0.0)
         failure = capture(error, "timeout" if own else "deadline")
@@ -166,6 +166,9 @@ async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool
     except BaseException as error:
         return Result(None, {}, capture(error), started, time.time())
     else:
+        if raised is not None or payload is None:
+            assert raised is not None
+            return Result(None, {}, capture(raised), started, time.time())
         routes: dict[int, str | Failure] = {}
         for edge, router in work.routers.items():
             routes[edge] = await ask_on_loop(router, payload, threads)
@@ -174,7 +177,10 @@ async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool
         current.reset(token)
 
 
-async def _call(work: Work, threads: DaemonThreads) -> Payload:
+Called = tuple[Payload | None, BaseException | None]
+
+
+async def _call(work: Work, threads: DaemonThreads) -> Called:
     """Call the code, and take its state apart where it would block the loop the least."""
 
     def blocking() -> Any:
@@ -184,29 +190,27 @@ async def _call(work: Work, threads: DaemonThreads) -> Payload:
     if work.is_async:
         state = work.code(_load(work))
     else:
-        state = await threads.run(blocking)
-        if isinstance(state, Payload):
-            return state
+        state, error = await threads.attempt(blocking)
+        if error is not None or isinstance(state, Payload):
+            return state, error
     if inspect.isawaitable(state):
         state = await state
-    return _taken_apart(work, state)
+    return _taken_apart(work, state), None
 
 
 class _Cancelled(BaseException):
     """This attempt was cancelled from outside (not by its own code)."""
 
 
-async def _limited(call: Any, limit: float | None) -> Payload:
+async def _limited(call: Coroutine[Any, Any, Called], limit: float | None) -> Called:
     """Await `call` for `limit` seconds at most; stop it properly when it is cancelled."""
-    outcome: list[BaseException | None] = [None]
 
-    async def guarded() -> Payload | None:
+    async def guarded() -> Called:
         # Task re-raises SystemExit and KeyboardInterrupt into the loop; node code may not.
         try:
-            return await call  # type: ignore[no-any-return]
+            return await call
         except BaseException as error:
-            outcome[0] = error
-            return None
+            return None, error
 
     outer = asyncio.current_task()
     task = asyncio.create_task(guarded(), name=outer.get_name() if outer is not None else None)
@@ -220,11 +224,7 @@ async def _limited(call: Any, limit: float | None) -> Payload:
         task.cancel()
         await _uninterrupted(task)
         raise _TimeUp(not task.done())
-    if outcome[0] is not None:
-        raise outcome[0]
-    payload = task.result()
-    assert payload is not None
-    return payload
+    return task.result()
 
 
 async def _uninterrupted(task: asyncio.Future[Any]) -> None:
@@ -242,7 +242,9 @@ async def ask_on_loop(router: Code, payload: Payload, threads: DaemonThreads) ->
     try:
         if inspect.iscoroutinefunction(router):
             return _plain(await router(payload.load()))
-        answer = await threads.run(lambda: router(payload.load()))
+        answer, error = await threads.attempt(lambda: router(payload.load()))
+        if error is not None:
+            return capture(error)
         if inspect.isawaitable(answer):
             answer = await answer
         return _plain(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,12 +61,13 @@ class StateHandle:
 class CodeShelf:
     """The graph's node code and worker-side routers, pickled once each.
 
-    Nodes that share a function share its pickle, and a large one is stored once in Ray.
+    Nodes that share a function share its pickle, and a large one is stored once in Ray. Keys are
+    new for each shelf: a worker that outlives a run must not take changed code for what it knows.
     """
 
-    def __init__(self, graph: Graph, run_id: str) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._run_id = run_id
+        self._prefix = uuid.uuid4().hex
         self._keys: dict[Any, str] = {}
         self._shipped: dict[str, Shipped | list[Any]] = {}
         self._kept: list[Any] = []  # what `_keys` knows by id() must not be freed meanwhile
@@ -103,7 +105,7 @@ class CodeShelf:
             pickled, refs = dump_code(code)
         except Exception as error:
             raise SerializationError(what, _blame(functions, error)) from error
-        key = f"{self._run_id}:{len(self._keys)}"
+        key = f"{self._prefix}:{len(self._keys)}"
         shipped = Shipped(what, pickled, refs, self._import_path)
         if len(pickled) <= INLINE_CODE_BYTES:
             self._shipped[key] = shipped

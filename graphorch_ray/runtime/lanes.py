@@ -85,6 +85,10 @@ class Lane:
         """Whether the first of the queue could start now, as far as this lane knows."""
         raise NotImplementedError
 
+    def starved(self) -> bool:
+        """Whether what it waits for is a resource that is taken."""
+        return False
+
     def start(self, pending: Pending) -> None:
         """Start it; it may leave only with `flush`."""
         raise NotImplementedError
@@ -130,6 +134,10 @@ class TaskLane(Lane):
     def ready(self) -> bool:
         """Whether the first of the queue could start now."""
         return self.pool.ledger.fits(self._request) and self.pool.tasks < self.pool.process_limit
+
+    def starved(self) -> bool:
+        """Whether what it waits for is a resource that is taken."""
+        return not self.pool.ledger.fits(self._request)
 
     def start(self, pending: Pending) -> None:
         """Start an attempt."""
@@ -234,6 +242,10 @@ class WorkerLane(Lane):
     def ready(self) -> bool:
         """Whether the first of the queue could start now."""
         return self._choose(self.queue[0]) is not None or self._may_grow()
+
+    def starved(self) -> bool:
+        """Whether it has no worker, for want of resources that are taken."""
+        return not self.workers and not self.pool.ledger.fits(self._request)
 
     def _may_grow(self) -> bool:
         usable = sum(1 for worker in self.workers if not worker.blocked)

@@ -29,12 +29,17 @@ def ensure_ray() -> str | None:
         ClusterConnectionError: the address does not answer within `CONNECT_SECONDS`.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    joins = bool(address) and address != "local"
+    if not joins:
+        # Read when Ray is imported: without it Ray swaps 127.0.0.1 for the machine's own address,
+        # and listens on every interface.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():
         return None
-    address = os.environ.get("RAY_ADDRESS", "").strip()
-    if address and address != "local":
+    if joins:
         probe(address)
         _quiet(address=address)
         return f"joined the Ray cluster at {address} ({_size()})"

@@ -77,13 +77,13 @@ class RayPool:
 
     async def start(self, context: RunContext) -> None:
         """Connect, look at the cluster, and refuse what could never run."""
-        done = ensure_ray()
-        if done is not None:
-            say(done)
         self.context = context
         self.inbox = Inbox()
         self._loop = asyncio.get_running_loop()
         self._driver = DriverSide(context, local=False)
+        done = ensure_ray()
+        if done is not None:
+            say(done)
         self._blocking, held = held_by_this_process()
         cluster = machines(held)
         self._share = default_share(cluster, context.max_workers)
@@ -92,7 +92,7 @@ class RayPool:
         check_possible(nodes, cluster, self._share)
         self.ledger = Ledger(cluster)
         ship_unreachable_modules()
-        self._shelf = CodeShelf(context.graph, context.run_id)
+        self._shelf = CodeShelf(context.graph)
         self._ship(nodes)
         self._warn_of_many(nodes, cluster)
 
@@ -213,12 +213,12 @@ class RayPool:
     def _next_lane(self) -> Lane | None:
         waiting = [lane for lane in self._lanes.values() if lane.queue]
         ready = [lane for lane in waiting if lane.ready()]
-        if not ready and waiting and not self._active:
-            # Nothing runs and nothing may start: idle workers hold it all, or the cluster grew.
-            released = [lane.release_idle() for lane in self._lanes.values()]
-            if any(released):
+        if not ready and any(lane.starved() for lane in waiting):
+            idle = [lane for lane in self._lanes.values() if not lane.queue]
+            if any([lane.release_idle() for lane in idle]):  # noqa: C419 - all of them
                 ready = [lane for lane in waiting if lane.ready()]
-            ready = ready or waiting[:1]
+        if not ready and waiting and not self._active:
+            ready = waiting[:1]  # the cluster has changed since we looked: Ray will know
         return min(ready, key=lambda lane: lane.queue[0].order) if ready else None
 
     def job_of(self, pendings: Sequence[Pending]) -> tuple[Job, list[Any]]:
@@ -281,7 +281,11 @@ class RayPool:
         if isinstance(message, Done):
             ref = refs[0] if refs else None
             handle = StateHandle(message.payload, ref, message.nbytes, message.size)
-            self._settle(pending, AttemptSucceeded(key, handle, message.routes, facts))
+            routes = {
+                edge: route if isinstance(route, str) else unpack(*route)
+                for edge, route in message.routes.items()
+            }
+            self._settle(pending, AttemptSucceeded(key, handle, routes, facts))
         elif isinstance(message, Failed):
             failure = unpack(message.failure, message.error)
             if failure.reason == "deadline" and not self._stopping:

@@ -60,7 +60,7 @@ def default_share(cluster: Sequence[Machine], max_workers: int) -> float:
     # Give each next execution to the machine where it costs the least share (D'Hondt's method).
     steps = [(-cpu / (int(cpu) + 1), int(cpu) + 1, cpu) for cpu in cpus if cpu > 0]
     heapq.heapify(steps)
-    while fitting < max_workers:
+    while fitting < max_workers and -steps[0][0] > SMALLEST_SHARE:
         largest, count, cpu = steps[0]
         share = -largest
         heapq.heapreplace(steps, (-cpu / (count + 1), count + 1, cpu))

@@ -35,6 +35,15 @@ class DaemonThreads:
 
         Whatever it raises is raised here, `BaseException`s included.
         """
+        value, error = await self.attempt(function, *args)
+        if error is not None:
+            raise error
+        return value
+
+    async def attempt(
+        self, function: Callable[..., Any], *args: Any
+    ) -> tuple[Any, BaseException | None]:
+        """The same, giving what was raised instead: a coroutine cannot raise `StopIteration`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         context = contextvars.copy_context()
@@ -48,10 +57,7 @@ class DaemonThreads:
                 loop.call_soon_threadsafe(settle, value, error)
 
         self._submit((lambda: context.run(function, *args), finish))
-        value, error = await done
-        if error is not None:
-            raise error
-        return value
+        return await done
 
     def _submit(self, job: _Job) -> None:
         with self._lock:

@@ -82,13 +82,16 @@ class Started(NamedTuple):
 
 
 class Done(NamedTuple):
-    """An attempt gave a state. `payload` is None where it follows as an object of its own."""
+    """An attempt gave a state. `payload` is None where it follows as an object of its own.
+
+    A route is a sink's id, or a packed failure.
+    """
 
     token: int
     payload: Payload | None
     nbytes: int
     size: int
-    routes: Mapping[int, str | Failure]
+    routes: Mapping[int, str | tuple[Failure, bytes | None]]
     started: float
     ended: float
 
@@ -142,7 +145,7 @@ def tell(token: int, result: Result) -> tuple[Message, Payload | None]:
     payload = result.payload
     assert payload is not None
     routes = {
-        edge: pack(route)[0] if isinstance(route, Failure) else route
+        edge: pack(route) if isinstance(route, Failure) else route
         for edge, route in result.routes.items()
     }
     inline = payload.inline

@@ -216,7 +216,7 @@ class WorkerProcess:
         action = getattr(work.code, "__self__", work.code)
         if isinstance(action, AINode):
             action = action.func
-        if isinstance(action, AIActionBase) and not action._model_built:
+        if isinstance(action, AIActionBase) and not getattr(action, "_model_built", False):
             await self._threads.run(ensure_model, action)
 
     async def _cancel(self, tokens: Sequence[int] | None) -> None:

@@ -147,11 +147,11 @@ async def test_no_timeout_at_all():
 async def test_each_superstep_has_the_whole_time():
     @node_action
     async def nap(state):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
         return state
 
-    graph = chain(a=nap, b=nap, c=nap, d=nap)
-    assert await GraphExecutor(graph, State([1])).execute(superstep_timeout=1.0) == State([1])
+    graph = chain(a=nap, b=nap, c=nap, d=nap, e=nap)
+    assert await GraphExecutor(graph, State([1])).execute(superstep_timeout=2.5) == State([1])
 
 
 # --- checkpoints -------------------------------------------------------------------------------

@@ -339,6 +339,16 @@ def test_E11_a_router_on_the_worker_is_not_asked_again():
     assert [activation.node_id for activation in machine.frontier] == ["x"]
 
 
+def test_E11_a_router_that_failed_beside_its_node_wins_over_the_deadline():
+    graph = graph_of(["a"], [("start", "a"), ("a", ["end"])], router=on_worker)
+    machine, (a,) = started(graph)
+    commands = machine.handle(
+        [AttemptSucceeded(a.key, "a", {0: failure("no way")}), DeadlineExpired(machine.epoch, 1)]
+    )
+    assert [type(command) for command in commands] == [CancelRest, RunFailed]
+    assert commands[1].message == "no way"
+
+
 def test_E12_the_result_is_what_end_produced_last():
     graph = graph_of(["a", "b"], [("start", "a"), ("start", "end"), ("a", "b"), ("b", "end")])
     run = drive(graph)

@@ -159,6 +159,43 @@ def test_E4_a_node_that_waits_for_resources_holds_no_slot(tmp_path):
     assert result.messages == [[True], [True], ["small"]]
 
 
+def test_E4_an_idle_model_gives_up_what_another_node_waits_for(tmp_path):
+    import ray
+
+    most = int(ray.cluster_resources()["memory"] * 0.6)
+    log = str(tmp_path / "built")
+
+    class Light(AIActionBase):  # does not call the base class's __init__
+        def __init__(self, config):
+            self.config = config
+
+        def build_model(self):
+            pass
+
+        def process_state(self, state):
+            return State(["model"])
+
+    @node_action(num_cpus=0)
+    def slow(state):
+        end = time.monotonic() + 20
+        while not Path(state.messages[0]).exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        return State([Path(state.messages[0]).exists()])
+
+    @node_action(memory=most, num_cpus=0)
+    def greedy(state):
+        Path(state.messages[0]).touch()
+        return State(["greedy"])
+
+    graph = star(
+        ProcessingNode("slow", slow),
+        AINode("m", "d", Light({}), memory=most),
+        ProcessingNode("greedy", greedy),
+    )
+    result = run(graph, State([log]), max_workers=4)
+    assert result.messages == [[True], ["model"], ["greedy"]]
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -204,6 +241,10 @@ def test_E4_the_default_share_lets_max_workers_run_at_once():
             share = default_share(machines, workers)
             assert 0 < share <= 1
             assert fits(machines, share) >= workers
+
+
+def test_E4_any_number_of_workers_is_reckoned_with_at_once():
+    assert 0 < default_share([Machine({"CPU": 2.0}, {})], 10**9) <= 0.0002
 
 
 def test_E4_label_selectors_are_understood_as_ray_spells_them():

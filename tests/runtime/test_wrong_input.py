@@ -173,3 +173,28 @@ def test_an_address_where_something_else_listens_is_refused_in_time():
 def test_an_address_of_the_wrong_kind_says_which_is_right(address, text):
     with pytest.raises(ClusterConnectionError, match=text):
         probe(address)
+
+
+def test_an_address_that_does_not_answer_is_what_the_run_raises(monkeypatch, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    script = """
+from graphorch_ray import *
+builder = GraphBuilder()
+builder.add_concrete_edge("start", "end")
+executor = GraphExecutor(builder.build_graph(), State())
+try:
+    executor.run()
+except ClusterConnectionError as error:
+    print(executor.summary.status, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("failed Cannot connect to '127.0.0.1:1': nothing answers")
