@@ -16,7 +16,13 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """What the executor asks of time: waits of retries, deadlines of supersteps."""
+    """What the executor asks of time: waits of retries, deadlines of supersteps.
+
+    Attributes:
+        real: whether it is the time that workers see, too.
+    """
+
+    real: bool
 
     def time(self) -> float:
         """Unix time, in seconds."""
@@ -30,6 +36,8 @@ class Clock(Protocol):
 
 class SystemClock:
     """The machine's own time."""
+
+    real = True
 
     def time(self) -> float:
         """Unix time, in seconds."""

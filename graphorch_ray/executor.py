@@ -222,6 +222,7 @@ class GraphExecutor:
             checkpoint_every=self.checkpoint_every,
             allow_fallback_from_checkpoint=self.allow_fallback_from_checkpoint,
             on_multiple_states=self.on_multiple_states,
+            infrastructure_retries=self.infrastructure_retries,
             active_sources=sources or {node_id: s for node_id, _, s in self._waiting},
         )
 
@@ -274,6 +275,7 @@ class GraphExecutor:
             fallback,
             backend=backend,
             on_multiple_states=chkpt.on_multiple_states,  # type: ignore[arg-type]
+            infrastructure_retries=chkpt.infrastructure_retries,
             clock=clock,
         )
         executor._go_back_to(chkpt)

@@ -234,7 +234,8 @@ class Run:
         self._recorder.superstep_started()
         deadline = None
         if self._timeout is not None:
-            deadline = self._clock.time() + self._timeout
+            if self._clock.real:
+                deadline = self._clock.time() + self._timeout
             self._after(
                 self._timeout, "deadline", DeadlineExpired(command.epoch, command.superstep)
             )
@@ -299,7 +300,7 @@ class Run:
         try:
             await self._fetch_final()
             await self._save()
-        except CheckpointError as unsaved:
+        except Exception as unsaved:  # the run's own error is the one to be raised
             error.add_note(f"The failure could not be recorded: {unsaved}")
         raise error from _cause(failure)
 

@@ -33,6 +33,8 @@ class FakeClock:
         slept: the jumps it made, in seconds, in order.
     """
 
+    real = False
+
     def __init__(self, now: float = 1_000_000_000.0) -> None:
         self.now = now
         self.slept: list[float] = []

@@ -39,7 +39,7 @@ class CheckpointData:
         status: ``"running"``, ``"finished"`` or ``"failed"``.
         checkpoint_every: the executor's interval, in supersteps.
         allow_fallback_from_checkpoint: the executor's option.
-        on_multiple_states: the executor's option.
+        on_multiple_states, infrastructure_retries: the executor's options.
         active_sources: by node id, which nodes the active states came from.
         created: Unix time, in seconds.
         fingerprint: the graph's.
@@ -65,6 +65,7 @@ class CheckpointData:
         checkpoint_every: int | None = None,
         allow_fallback_from_checkpoint: bool = False,
         on_multiple_states: str = "first",
+        infrastructure_retries: int = 3,
         active_sources: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Keep the values as they are given; nothing is copied."""
@@ -80,6 +81,7 @@ class CheckpointData:
         self.checkpoint_every = checkpoint_every
         self.allow_fallback_from_checkpoint = allow_fallback_from_checkpoint
         self.on_multiple_states = on_multiple_states
+        self.infrastructure_retries = infrastructure_retries
         self.active_sources = {k: list(v) for k, v in (active_sources or {}).items()}
         self.fingerprint = graph.fingerprint
         self.created = time.time()

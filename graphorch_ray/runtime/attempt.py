@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool
             limit, own = left, False
     token = current.set(_with_deadline(work, started))
     try:
-        payload, raised = await _limited(_call(work, threads), limit)
+        payload, raised = await _limited(lambda: _call(work, threads), limit)
     except _TimeUp as up:
         error = NodeTimeoutError(work.info.running_node_id, limit or 0.0)
         failure = capture(error, "timeout" if own else "deadline")
@@ -202,13 +202,13 @@ class _Cancelled(BaseException):
     """This attempt was cancelled from outside (not by its own code)."""
 
 
-async def _limited(call: Coroutine[Any, Any, Called], limit: float | None) -> Called:
+async def _limited(call: Callable[[], Awaitable[Called]], limit: float | None) -> Called:
     """Await `call` for `limit` seconds at most; stop it properly when it is cancelled."""
 
     async def guarded() -> Called:
         # Task re-raises SystemExit and KeyboardInterrupt into the loop; node code may not.
         try:
-            return await call
+            return await call()
         except BaseException as error:
             return None, error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..model.attempt import (
@@ -18,6 +18,7 @@ from ..model.attempt import (
 )
 from .attempt import Result, Work, ask_on_loop, run_on_loop
 from .context import ExecutionInfo
+from .failures import capture
 from .payload import Payload
 from .pool import RunContext, router_of
 from .threads import DaemonThreads
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Finished = Callable[[Launch, AttemptEvent, "Payload | None"], None]
 """Told a launch, the event that answers it, and the payload that is its state."""
+
+
+Inputs = Callable[[], Awaitable[Sequence["Payload"]]]
+"""Fetches the inputs of an attempt."""
 
 
 class DriverSide:
@@ -47,11 +52,12 @@ class DriverSide:
         self._threads = DaemonThreads("graphorch-node")
         self._running: dict[asyncio.Task[None], Launch] = {}
         self._deadline: float | None = None
+        self._routing = 0
 
     @property
     def busy(self) -> bool:
-        """True while an attempt runs here."""
-        return bool(self._running)
+        """True while an attempt or a router runs here."""
+        return bool(self._running or self._routing)
 
     def begin_superstep(self, deadline: float | None) -> None:
         """Remember the deadline that `current_execution()` tells."""
@@ -92,7 +98,7 @@ class DriverSide:
     def start(
         self,
         launch: Launch,
-        inputs: Callable[[], Sequence[Payload]],
+        inputs: Inputs,
         finished: Finished,
     ) -> None:
         """Run an attempt here. `finished` is told the event, its state still without a handle."""
@@ -103,11 +109,17 @@ class DriverSide:
     async def _run(
         self,
         launch: Launch,
-        inputs: Callable[[], Sequence[Payload]],
+        inputs: Inputs,
         finished: Finished,
     ) -> None:
         node = self.node(launch)
-        payloads = inputs()
+        try:
+            payloads = await inputs()
+        except Exception as error:  # a state that is lost with its machine
+            self._forget()
+            failure = capture(error, "object_lost")
+            finished(launch, AttemptFailed(launch.key, failure, infrastructure=True), None)
+            return
         work = Work(
             node.call,
             payloads,
@@ -124,12 +136,16 @@ class DriverSide:
         )
         self.context.deliver([AttemptStarted(launch.key)])
         result = await run_on_loop(work, self._threads)
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.pop(task, None)  # it is answered: from here on there is nothing to stop
+        self._forget()
         if result.abandoned:
             self._warn_abandoned(launch, f"its time-out of {work.timeout} s")
         finished(launch, self.event(launch, result, payloads), result.payload)
+
+    def _forget(self) -> None:
+        """This attempt is as good as answered: from here on there is nothing to stop."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.pop(task, None)
 
     def event(self, launch: Launch, result: Result, inputs: Sequence[Payload]) -> AttemptEvent:
         """The event for a result; its state is the payload itself."""
@@ -150,7 +166,11 @@ class DriverSide:
     async def route(self, owner_id: str, edge: int, payload: Payload) -> str | Failure:
         """Ask the router of a node's outgoing edge number `edge`."""
         router = router_of(self.context.graph, owner_id, edge)
-        return await ask_on_loop(router, payload, self._threads)
+        self._routing += 1
+        try:
+            return await ask_on_loop(router, payload, self._threads)
+        finally:
+            self._routing -= 1
 
     async def stop(self) -> None:
         """Cancel what runs here. Coroutines get their clean-up time; threads are given up."""

@@ -65,17 +65,24 @@ class CodeShelf:
     new for each shelf: a worker that outlives a run must not take changed code for what it knows.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    graph: Graph
+
+    def __init__(self) -> None:
         self._prefix = uuid.uuid4().hex
         self._keys: dict[Any, str] = {}
         self._shipped: dict[str, Shipped | list[Any]] = {}
         self._kept: list[Any] = []  # what `_keys` knows by id() must not be freed meanwhile
         self._import_path = import_path()
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._keys.clear()
+        self._shipped.clear()
+        self._kept.clear()
+
     def node(self, node_id: str) -> str:
         """The key of a node's code."""
-        node = self._graph.nodes[node_id]
+        node = self.graph.nodes[node_id]
         plain = type(node) in (ProcessingNode, ToolNode, AggregatorNode)
         identity: Any = id(node.callables()[0]) if plain else ("node", node_id)
         key = self._keys.get(identity)
@@ -89,7 +96,7 @@ class CodeShelf:
         identity = ("router", owner_id, edge)
         key = self._keys.get(identity)
         if key is None:
-            router = router_of(self._graph, owner_id, edge)
+            router = router_of(self.graph, owner_id, edge)
             what = f"the router {_name(router)} of node {owner_id!r}"
             key = self._add(identity, router, what, (router,))
         return key

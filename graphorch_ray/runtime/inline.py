@@ -62,7 +62,10 @@ class InlinePool:
         self._pump()
 
     def _start(self, launch: Launch, finished: Finished) -> None:
-        self._driver.start(launch, lambda: launch.states, finished)
+        async def inputs() -> Sequence[Payload]:
+            return launch.states
+
+        self._driver.start(launch, inputs, finished)
 
     def _pump(self) -> None:
         while self._queue and self._used < self._context.max_workers:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..model.attempt import Failure, Launch
 from ..model.nodes import Node
 from .attempt import CLEANUP_SECONDS
+from .ray_errors import is_dead_actor
 from .stream import Stream
-from .wire import Blocked, Cancelled, Done, Failed, Item, Job, Message, Report, Started
+from .wire import Blocked, Cancelled, Done, Failed, Report, Started
 from .worker import WorkerProcess, run_items
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def _task() -> Any:
 def _actor() -> Any:
     import ray
 
-    control = ray.method(concurrency_group="control", num_returns=0)
-    methods = {
-        name: control(getattr(WorkerProcess, name)) for name in ("submit", "cancel", "close")
-    }
+    control = ray.method(concurrency_group="control")
+    quiet = ray.method(concurrency_group="control", num_returns=0)
+    methods = {name: quiet(getattr(WorkerProcess, name)) for name in ("cancel", "close")}
+    methods["submit"] = control(WorkerProcess.submit)
     methods["serve"] = ray.method(num_returns="streaming")(WorkerProcess.serve)
     hosted = type("GraphWorker", (WorkerProcess,), {**methods, "__module__": __name__})
     make: Any = ray.remote  # its types know nothing of concurrency groups
@@ -96,6 +97,10 @@ class Lane:
     def flush(self) -> None:
         """Send what `start` gathered."""
 
+    def unsent(self) -> Sequence[Pending]:
+        """Take back what `flush` could not send."""
+        return ()
+
     def release_idle(self) -> bool:
         """Give back what is held but not in use; say whether that was anything."""
         return False
@@ -146,9 +151,10 @@ class TaskLane(Lane):
         if task is None:
             task = self._named[node_id] = _task().options(name=node_id, **self._options)
         job, arguments = self.pool.job_of((pending,))
+        generator = task.remote(job, *arguments)
         self.pool.ledger.take(self._request)
         self.pool.tasks += 1
-        self.calls[pending.token] = TaskCall(self, pending, task.remote(job, *arguments))
+        self.calls[pending.token] = TaskCall(self, pending, generator)
 
     def over(self, call: TaskCall) -> None:
         """A call's process is free or gone."""
@@ -167,7 +173,6 @@ class TaskCall:
     def __init__(self, lane: TaskLane, pending: Pending, generator: Any) -> None:
         self.lane = lane
         self.pending = pending
-        self._answer: tuple[Message, Report, Sequence[Any]] | None = None
         self.stream = Stream(generator, lane.pool.inbox, self._reported, self._ended)
 
     def _reported(self, report: Report, refs: Sequence[Any]) -> None:
@@ -219,6 +224,7 @@ class WorkerLane(Lane):
         load: attempts at once in one worker that call for another worker, while there may be
             more; with `exclusive`, one attempt at a time is all a worker takes.
         exclusive: a worker runs one attempt at a time.
+        replace_blocked: a worker whose event loop is held does not count among `limit`.
     """
 
     def __init__(
@@ -230,6 +236,7 @@ class WorkerLane(Lane):
         limit: int,
         load: int,
         exclusive: bool,
+        replace_blocked: bool,
     ) -> None:
         super().__init__(pool)
         self._request = request
@@ -237,6 +244,7 @@ class WorkerLane(Lane):
         self._limit = limit
         self._load = load
         self._exclusive = exclusive
+        self._replace_blocked = replace_blocked
         self.workers: list[Worker] = []
 
     def ready(self) -> bool:
@@ -248,7 +256,7 @@ class WorkerLane(Lane):
         return not self.workers and not self.pool.ledger.fits(self._request)
 
     def _may_grow(self) -> bool:
-        usable = sum(1 for worker in self.workers if not worker.blocked)
+        usable = sum(1 for w in self.workers if not (w.blocked and self._replace_blocked))
         return usable < self._limit and self.pool.ledger.fits(self._request)
 
     def _choose(self, pending: Pending) -> Worker | None:
@@ -266,8 +274,8 @@ class WorkerLane(Lane):
         worker = self._choose(pending)
         if worker is None or (len(worker.active) >= self._load and self._may_grow()):
             if self._may_grow():
-                self.pool.ledger.take(self._request)
                 worker = Worker(self, _actor().options(**self._options).remote())
+                self.pool.ledger.take(self._request)
                 self.workers.append(worker)
             assert worker is not None
         worker.reserved = pending.quarantined
@@ -277,6 +285,10 @@ class WorkerLane(Lane):
         """Send what the workers took."""
         for worker in self.workers:
             worker.flush()
+
+    def unsent(self) -> Sequence[Pending]:
+        """Take back what the workers were not sent."""
+        return [pending for worker in self.workers for pending in worker.unsent()]
 
     def gone(self, worker: Worker) -> None:
         """A worker has ended."""
@@ -323,8 +335,27 @@ class Worker:
         """Send what was taken, in one call."""
         if self._waiting:
             job, arguments = self.lane.pool.job_of(self._waiting)
+            tokens = [pending.token for pending in self._waiting]
+            sent = self.actor.submit.remote(job, *arguments)
             self._waiting = []
-            self.actor.submit.remote(job, *arguments)
+            inbox = self.lane.pool.inbox
+            sent._on_completed(lambda value: inbox.post(self._submitted, (tokens, value)))
+
+    def unsent(self) -> Sequence[Pending]:
+        """Take back what `flush` could not send."""
+        waiting, self._waiting = self._waiting, []
+        return [self.active.pop(pending.token) for pending in waiting]
+
+    def _submitted(self, sent: tuple[Sequence[int], Any]) -> None:
+        """A call has arrived; or it could not, though the worker lives: a state was lost."""
+        tokens, value = sent
+        if self.dead or not isinstance(value, BaseException) or is_dead_actor(value):
+            return
+        for token in tokens:
+            pending = self.active.pop(token, None)
+            if pending is not None:
+                self.reserved = False
+                self.lane.pool.broken(pending, value)
 
     # --- what it says -------------------------------------------------------------------------
 
@@ -395,7 +426,7 @@ class Worker:
 
     def cancel_all(self) -> None:
         """Ask it to cancel all that it runs."""
-        self.cancel_heard = False
+        self.cancel_heard = self.cancel_finished = False
         self.actor.cancel.remote(None)
 
     def kill(self) -> None:
@@ -436,21 +467,3 @@ class Worker:
                 pool.broken(pending, error)
             else:
                 pool.again(pending, suspect=True)
-
-
-def item_of(pending: Pending, **fields: Any) -> Item:
-    """The item for an attempt."""
-    launch = pending.launch
-    options = pending.node.options
-    return Item(
-        token=pending.token,
-        as_list=launch.as_list,
-        mutable=options.mutable,
-        is_async=pending.node.is_async,
-        timeout=options.timeout,
-        announce=options.timeout is not None,
-        **fields,
-    )
-
-
-__all__ = ["Job", "Lane", "Pending", "TaskLane", "Worker", "WorkerLane", "item_of"]

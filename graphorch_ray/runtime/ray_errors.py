@@ -8,8 +8,28 @@ from ..model.attempt import Failure
 from .failures import capture
 
 
+def is_dead_actor(error: BaseException) -> bool:
+    """True for the error of a call to an actor that is gone."""
+    return isinstance(error, exceptions.RayActorError)
+
+
+_LOST = ("ObjectLostError", "ObjectReconstructionFailed", "OwnerDiedError", "NodeDiedError")
+
+
+def _is_lost(error: exceptions.RayTaskError) -> bool:
+    """Whether a call failed because its arguments are gone; Ray may tell that in words only.
+
+    What node code raised never comes as a `RayTaskError`, so its words cannot be mistaken.
+    """
+    return any(name in f"{type(error.cause).__name__} {error}" for name in _LOST)
+
+
 def is_configuration(error: BaseException | None) -> bool:
     """True for what would happen again: a broken environment, a request no machine meets."""
+    if isinstance(error, exceptions.RayTaskError) and _is_lost(error):
+        return False
+    if isinstance(error, exceptions.ActorDiedError) and "creation task" in str(error):
+        return True
     return isinstance(
         error,
         exceptions.RuntimeEnvSetupError
@@ -32,5 +52,7 @@ def infrastructure_failure(error: BaseException | None) -> Failure:
     if error is None:
         error = RuntimeError("its process ended without an answer")
     reason = next((name for kind, name in kinds if isinstance(error, kind)), "ray_error")
+    if isinstance(error, exceptions.RayTaskError) and _is_lost(error):
+        reason = "object_lost"
     failure = capture(error, reason)
     return Failure(failure.type_name, failure.mro_names, failure.message, "", None, reason)

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import NodeTimeoutError
@@ -24,7 +25,8 @@ from .attempt import CLEANUP_SECONDS
 from .driver import DriverSide
 from .failures import capture, unpack
 from .handles import CodeShelf, StateHandle
-from .lanes import KILL_SECONDS, DriverLane, Lane, Pending, TaskLane, Worker, WorkerLane, item_of
+from .jobs import make_job
+from .lanes import KILL_SECONDS, DriverLane, Lane, Pending, TaskLane, Worker, WorkerLane
 from .modules import ship_unreachable_modules
 from .payload import Payload, dump
 from .pool import PoolFacts, RunContext
@@ -46,7 +48,7 @@ from .wire import Done, Failed, Job, Message, Report
 SHARED_WORKERS = 4
 """Worker processes that async nodes share, at most."""
 
-SHARED_WORKER_LOAD = 500
+SHARED_WORKER_LOAD = 1000
 """Async executions at once in one shared worker before another is started."""
 
 ANSWER_SECONDS = 0.3
@@ -74,6 +76,7 @@ class RayPool:
         self._changed = asyncio.Event()
         self._deadline: float | None = None
         self._stopping = False
+        self._shelf = CodeShelf()
 
     async def start(self, context: RunContext) -> None:
         """Connect, look at the cluster, and refuse what could never run."""
@@ -92,7 +95,7 @@ class RayPool:
         check_possible(nodes, cluster, self._share)
         self.ledger = Ledger(cluster)
         ship_unreachable_modules()
-        self._shelf = CodeShelf(context.graph)
+        self._shelf.graph = context.graph
         self._ship(nodes)
         self._warn_of_many(nodes, cluster)
 
@@ -133,7 +136,7 @@ class RayPool:
                     self._driver.pass_through(launch, nbytes=state.nbytes, size=state.size)
                 )
             elif not node.holds_slot:
-                self._driver.start(launch, _fetcher(launch), self._finished)
+                self._driver.start(launch, self._fetcher(launch), self._finished)
             else:
                 lane = self._lane(node)
                 lane.queue.append(Pending(next(self._tokens), launch, node, lane))
@@ -166,6 +169,7 @@ class RayPool:
                 limit=SHARED_WORKERS,
                 load=SHARED_WORKER_LOAD,
                 exclusive=False,
+                replace_blocked=True,
             )
         return self._lanes["async"]
 
@@ -179,6 +183,7 @@ class RayPool:
                 limit=node.options.replicas or 1,
                 load=1,
                 exclusive=not node.is_async,
+                replace_blocked=False,
             )
         return self._lanes[key]
 
@@ -205,10 +210,18 @@ class RayPool:
                 continue
             used[id(lane)] = lane
         for lane in used.values():
-            lane.flush()
+            try:
+                lane.flush()
+            except Exception as error:
+                self._unsent(lane, capture(error))
         if self._outbox:
             events, self._outbox = self._outbox, []
             self.context.deliver(events)
+
+    def _unsent(self, lane: Lane, failure: Failure) -> None:
+        """What a lane had gathered could not be sent."""
+        for pending in lane.unsent():
+            self.fail(pending, failure)
 
     def _next_lane(self) -> Lane | None:
         waiting = [lane for lane in self._lanes.values() if lane.queue]
@@ -223,37 +236,8 @@ class RayPool:
 
     def job_of(self, pendings: Sequence[Pending]) -> tuple[Job, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
-        arguments: list[Any] = []
-        positions: dict[int, int] = {}
-        codes: dict[str, Any] = {}
-        items = []
-        for pending in pendings:
-            launch = pending.launch
-            inputs: list[Payload | int] = []
-            for handle in launch.states:
-                if handle.payload is not None:
-                    inputs.append(handle.payload)
-                    continue
-                position = positions.setdefault(id(handle), len(arguments))
-                if position == len(arguments):
-                    arguments.append(handle.ref)
-                inputs.append(position)
-            code = self._shelf.node(launch.node_id)
-            routers = tuple(
-                (edge, self._shelf.router(launch.owner_id, edge)) for edge in launch.worker_edges
-            )
-            for key in (code, *(router for _, router in routers)):
-                codes[key] = self._shelf.shipped(key)
-            items.append(
-                item_of(
-                    pending,
-                    code=code,
-                    inputs=tuple(inputs),
-                    routers=routers,
-                    info=self._driver.info(launch),
-                )
-            )
-        return Job(tuple(items), codes), arguments
+        left = None if self._deadline is None else self._deadline - time.time()
+        return make_job(pendings, self._shelf, self._driver.info, left)
 
     # --- what lanes report --------------------------------------------------------------------
 
@@ -325,7 +309,9 @@ class RayPool:
         anew = Pending(next(self._tokens), pending.launch, pending.node, pending.lane)
         anew.order = pending.order
         anew.quarantined = suspect
-        if suspect and pending.node.placement == "async":
+        if pending.node.placement == "async" and (
+            suspect or pending.node.node_id in self._own_task
+        ):
             anew.lane = self._task_lane(pending.node, 0.0)
         anew.lane.queue.appendleft(anew)
         self.pump()
@@ -334,11 +320,21 @@ class RayPool:
         """A node was seen blocking an event loop: it gets tasks of its own from now on."""
         if node.placement == "async" and node.node_id not in self._own_task:
             self._own_task.add(node.node_id)
+            self._move_out(node)
             self.context.warn(
                 f"Async node {node.node_id!r} blocks its event loop, which it shares with other "
                 "nodes. It runs in a process of its own from now on. Await something that waits "
                 "asynchronously, or make the function sync."
             )
+
+    def _move_out(self, node: Node) -> None:
+        """Take a node's waiting attempts from the shared lane to the tasks."""
+        shared, lane = self._lanes["async"], self._task_lane(node, 0.0)
+        moved = [pending for pending in shared.queue if pending.node is node]
+        shared.queue = deque(p for p in shared.queue if p.node is not node)
+        for pending in moved:
+            pending.lane = lane
+        lane.queue.extend(moved)
 
     def timed_out(self, pending: Pending) -> Failure:
         """The failure of an attempt that took longer than its node's time-out."""
@@ -368,7 +364,15 @@ class RayPool:
             self._settle(pending, _with_handle(event, payload))
             self.pump()
 
-        self._driver.start(pending.launch, _fetcher(pending.launch), finished)
+        self._driver.start(pending.launch, self._fetcher(pending.launch), finished)
+
+    def _fetcher(self, launch: Launch) -> Callable[[], Awaitable[list[Payload]]]:
+        """What fetches the inputs of an attempt into the driver."""
+
+        async def fetch() -> list[Payload]:
+            return [await self._payload(handle) for handle in launch.states]
+
+        return fetch
 
     def _finished(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
         """An attempt in the driver that holds no slot is done."""
@@ -485,11 +489,12 @@ class RayPool:
             await asyncio.wait_for(self._changed.wait(), seconds)
 
     async def close(self) -> None:
-        """Stop, and end every worker."""
+        """Stop, and end every worker. Nothing that the run held is held any longer."""
         await self.stop()
         for worker in self._workers():
             worker.kill()
         self._lanes.clear()
+        self._shelf.clear()
 
 
 def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:
@@ -497,8 +502,3 @@ def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:
     if isinstance(event, AttemptSucceeded) and payload is not None:
         return AttemptSucceeded(event.key, StateHandle.of(payload), event.routes, event.facts)
     return event
-
-
-def _fetcher(launch: Launch) -> Callable[[], list[Payload]]:
-    """What fetches the inputs of an attempt into the driver."""
-    return lambda: [handle.fetch() for handle in launch.states]

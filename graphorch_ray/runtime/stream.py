@@ -44,7 +44,15 @@ class Inbox:
         self._woken = False
         while self._waiting:
             callback, value = self._waiting.popleft()
-            callback(value)
+            try:
+                callback(value)
+            except Exception as error:  # one stream's trouble must not hold up the others
+                context = {"message": "a worker's report was not understood", "exception": error}
+                self._loop.call_exception_handler(context)
+
+
+def _ignore(*_: Any) -> None:
+    """Take what comes after the end."""
 
 
 class Stream:
@@ -100,4 +108,6 @@ class Stream:
         clean = isinstance(value, ObjectRefStreamEndOfStreamError)
         if not clean and not isinstance(value, BaseException):
             value = RuntimeError(f"unexpected item in a worker's stream: {type(value).__name__}")
-        self._on_end(None if clean else value)
+        on_end = self._on_end
+        self._on_report, self._on_end = _ignore, _ignore  # no cycle: states are freed at once
+        on_end(None if clean else value)

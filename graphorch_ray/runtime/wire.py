@@ -8,8 +8,10 @@ own, so that the driver learns of a large state without ever holding its bytes.
 from __future__ import annotations
 
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from ..errors import SerializationError
@@ -20,7 +22,10 @@ from .failures import capture, pack
 from .payload import Payload, load_code
 
 CACHED_CODES = 4096
-"""Pieces of node code that a worker process keeps loaded."""
+"""Pieces of node code that a worker process keeps loaded, at most."""
+
+CACHED_BYTES = 64 * 2**20
+"""Pickled bytes that they may have together; the piece in use is kept whatever its size."""
 
 MESSAGES_PER_REPORT = 256
 
@@ -60,11 +65,13 @@ class Job(NamedTuple):
     """What one call carries.
 
     `codes` maps keys to node code: a small piece itself, a large one as a reference in a list,
-    nested so that Ray fetches it only where it is needed.
+    nested so that Ray fetches it only where it is needed. `time_left` is the superstep's, in
+    seconds: a time of day would mean something else on a machine whose clock is off.
     """
 
     items: tuple[Item, ...]
     codes: Mapping[str, Shipped | list[Any]]
+    time_left: float | None
 
 
 class Where(NamedTuple):
@@ -165,7 +172,8 @@ class CodeCache:
     """The node code that this process has loaded, by key."""
 
     def __init__(self) -> None:
-        self._loaded: OrderedDict[str, Code] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[Code, int]] = OrderedDict()
+        self._bytes = 0
 
     def load(self, key: str, codes: Mapping[str, Shipped | list[Any]]) -> Code:
         """The code under a key, fetched from the object store the first time.
@@ -173,18 +181,18 @@ class CodeCache:
         Raises:
             SerializationError: it cannot be loaded here; says what is missing.
         """
-        code = self._loaded.get(key)
-        if code is not None:
+        known = self._loaded.get(key)
+        if known is not None:
             self._loaded.move_to_end(key)
-            return code
+            return known[0]
         shipped = codes[key]
         if isinstance(shipped, list):
             import ray
 
             shipped = ray.get(shipped[0])
         assert isinstance(shipped, Shipped)
-        known = set(sys.path)
-        sys.path.extend(path for path in shipped.import_path if path not in known)
+        present = set(sys.path)
+        sys.path.extend(path for path in shipped.import_path if path not in present)
         try:
             loaded = load_code(shipped.pickled, shipped.refs)
         except ModuleNotFoundError as error:
@@ -194,9 +202,14 @@ class CodeCache:
                 "there, or ship it with ray.init(runtime_env={'working_dir': '.'}) or "
                 "runtime_env={'py_modules': [...]} on the node",
             ) from error
-        code = self._loaded[key] = cast(Code, loaded)
-        if len(self._loaded) > CACHED_CODES:
-            self._loaded.popitem(last=False)
+        code = cast(Code, loaded)
+        self._loaded[key] = (code, len(shipped.pickled))
+        self._bytes += len(shipped.pickled)
+        while len(self._loaded) > CACHED_CODES or (
+            self._bytes > CACHED_BYTES and len(self._loaded) > 1
+        ):
+            _, (_, size) = self._loaded.popitem(last=False)
+            self._bytes -= size
         return code
 
 
@@ -208,7 +221,7 @@ def work_of(item: Item, job: Job, arguments: Sequence[Payload], cache: CodeCache
         item.as_list,
         item.mutable,
         item.is_async,
-        item.info,
+        replace(item.info, deadline=None if job.time_left is None else time.time() + job.time_left),
         item.timeout,
         {edge: cache.load(key, job.codes) for edge, key in item.routers},
     )

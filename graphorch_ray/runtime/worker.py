@@ -41,6 +41,9 @@ LOOP_CHECK_SECONDS = 0.2
 UNKNOWN_HOLDER_CHECKS = 10
 """Checks that a loop may miss while nobody can be named before it counts as blocked."""
 
+_TASK = "graphorch-attempt-"
+"""How the tasks of attempts are named; the token follows."""
+
 _WAKE: tuple[Message, Payload | None] = (Cancelled(False), None)
 """Not a message: it only makes `serve` look after the event loop from now on."""
 
@@ -84,6 +87,7 @@ class WorkerProcess:
     def __init__(self) -> None:
         self._out: queue.SimpleQueue[tuple[Message, Payload | None] | None] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
         self._threads = DaemonThreads("graphorch-node")
         self._loop = asyncio.new_event_loop()
         self._answered = True
@@ -176,7 +180,7 @@ class WorkerProcess:
         """Which attempt holds the event loop right now, told by the name of its task."""
         task = asyncio.current_task(self._loop)
         name = task.get_name() if task is not None else ""
-        return int(name) if name.isdigit() else None
+        return int(name.removeprefix(_TASK)) if name.startswith(_TASK) else None
 
     # --- on the event loop --------------------------------------------------------------------
 
@@ -188,7 +192,9 @@ class WorkerProcess:
 
     def _start(self, job: Job, arguments: Sequence[Payload]) -> None:
         for item in job.items:
-            task = self._loop.create_task(self._run(item, job, arguments), name=str(item.token))
+            task = self._loop.create_task(
+                self._run(item, job, arguments), name=f"{_TASK}{item.token}"
+            )
             self._tasks[item.token] = task
         self._starting = False
 
@@ -206,10 +212,12 @@ class WorkerProcess:
                     self._out.put((Started(item.token, time.time()), None))
                 result = await run_on_loop(work, self._threads)
             self._out.put(tell(item.token, result))
-        except asyncio.CancelledError:
-            pass
+        except asyncio.CancelledError as error:
+            if item.token not in self._cancelled:  # node code did that, not the driver
+                self._out.put(tell(item.token, not_loaded(error, time.time())))
         finally:
             self._tasks.pop(item.token, None)
+            self._cancelled.discard(item.token)
 
     async def _build_model(self, work: Work) -> None:
         """Build a model before its first attempt starts: building is not on the attempt's clock."""
@@ -222,6 +230,7 @@ class WorkerProcess:
     async def _cancel(self, tokens: Sequence[int] | None) -> None:
         chosen = list(self._tasks) if tokens is None else tokens
         tasks = [self._tasks[token] for token in chosen if token in self._tasks]
+        self._cancelled.update(token for token in chosen if token in self._tasks)
         for task in tasks:
             task.cancel()
         self._out.put((Cancelled(False), None))

@@ -1,0 +1,59 @@
+"""Writing down what a call to a worker is to carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..model.attempt import Launch
+from .context import ExecutionInfo
+from .handles import CodeShelf
+from .lanes import Pending
+from .payload import Payload
+from .wire import Item, Job
+
+
+def make_job(
+    pendings: Sequence[Pending],
+    shelf: CodeShelf,
+    info: Callable[[Launch], ExecutionInfo],
+    time_left: float | None,
+) -> tuple[Job, list[Any]]:
+    """Give the job for some attempts, and the references to large states that go with it.
+
+    A state that several of them share goes along once.
+    """
+    arguments: list[Any] = []
+    positions: dict[int, int] = {}
+    codes: dict[str, Any] = {}
+    items: list[Item] = []
+    for pending in pendings:
+        launch, options = pending.launch, pending.node.options
+        inputs: list[Payload | int] = []
+        for handle in launch.states:
+            if handle.payload is not None:
+                inputs.append(handle.payload)
+                continue
+            position = positions.setdefault(id(handle), len(arguments))
+            if position == len(arguments):
+                arguments.append(handle.ref)
+            inputs.append(position)
+        code = shelf.node(launch.node_id)
+        routers = tuple((edge, shelf.router(launch.owner_id, edge)) for edge in launch.worker_edges)
+        for key in (code, *(router for _, router in routers)):
+            codes[key] = shelf.shipped(key)
+        items.append(
+            Item(
+                token=pending.token,
+                code=code,
+                inputs=tuple(inputs),
+                as_list=launch.as_list,
+                mutable=options.mutable,
+                is_async=pending.node.is_async,
+                timeout=options.timeout,
+                routers=routers,
+                info=info(launch),
+                announce=options.timeout is not None,
+            )
+        )
+    return Job(tuple(items), codes, time_left), arguments
