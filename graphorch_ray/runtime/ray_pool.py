@@ -70,7 +70,7 @@ class RayPool:
         self._tokens = itertools.count()
         self._lanes: dict[Any, Lane] = {}
         self._few_async = False
-        self._own_task: set[str] = set()  # async nodes seen blocking an event loop
+        self._own_task: set[int] = set()  # async functions seen blocking an event loop
         self._active: dict[int, Pending] = {}
         self._outbox: list[AttemptEvent] = []
         self._changed = asyncio.Event()
@@ -159,7 +159,7 @@ class RayPool:
         if placement == "driver":
             return self._lanes.setdefault("driver", DriverLane(self))
         default = self._share if placement == "task" else 0.0
-        if placement == "task" or self._few_async or node.node_id in self._own_task:
+        if placement == "task" or self._few_async or _function(node) in self._own_task:
             return self._task_lane(node, default)
         if "async" not in self._lanes:
             self._lanes["async"] = WorkerLane(
@@ -310,7 +310,7 @@ class RayPool:
         anew.order = pending.order
         anew.quarantined = suspect
         if pending.node.placement == "async" and (
-            suspect or pending.node.node_id in self._own_task
+            suspect or _function(pending.node) in self._own_task
         ):
             anew.lane = self._task_lane(pending.node, 0.0)
         anew.lane.queue.appendleft(anew)
@@ -318,23 +318,23 @@ class RayPool:
 
     def blocks_loop(self, node: Node) -> None:
         """A node was seen blocking an event loop: it gets tasks of its own from now on."""
-        if node.placement == "async" and node.node_id not in self._own_task:
-            self._own_task.add(node.node_id)
-            self._move_out(node)
+        if node.placement == "async" and _function(node) not in self._own_task:
+            self._own_task.add(_function(node))
+            self._move_out(_function(node))
             self.context.warn(
                 f"Async node {node.node_id!r} blocks its event loop, which it shares with other "
                 "nodes. It runs in a process of its own from now on. Await something that waits "
                 "asynchronously, or make the function sync."
             )
 
-    def _move_out(self, node: Node) -> None:
-        """Take a node's waiting attempts from the shared lane to the tasks."""
-        shared, lane = self._lanes["async"], self._task_lane(node, 0.0)
-        moved = [pending for pending in shared.queue if pending.node is node]
-        shared.queue = deque(p for p in shared.queue if p.node is not node)
+    def _move_out(self, function: int) -> None:
+        """Take a function's waiting attempts from the shared lane to the tasks."""
+        shared = self._lanes["async"]
+        moved = [pending for pending in shared.queue if _function(pending.node) == function]
+        shared.queue = deque(p for p in shared.queue if _function(p.node) != function)
         for pending in moved:
-            pending.lane = lane
-        lane.queue.extend(moved)
+            pending.lane = self._task_lane(pending.node, 0.0)
+            pending.lane.queue.append(pending)
 
     def timed_out(self, pending: Pending) -> Failure:
         """The failure of an attempt that took longer than its node's time-out."""
@@ -495,6 +495,11 @@ class RayPool:
             worker.kill()
         self._lanes.clear()
         self._shelf.clear()
+
+
+def _function(node: Node) -> int:
+    """What tells a node's function from others; several nodes may share one."""
+    return id(node.callables()[0])
 
 
 def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:

@@ -138,3 +138,29 @@ def test_large_states_join_by_reference():
 @node_action
 def make_small(state):
     return State([np.zeros(4 * MEGABYTE // 8)])
+
+
+def test_a_chain_of_large_states_holds_one_and_not_all():
+    """Without the help of the garbage collector, which may not run for a long time."""
+    import ray
+
+    @node_action
+    def free_store(state):
+        return State([ray.available_resources().get("object_store_memory", 0)])
+
+    nodes = [ProcessingNode(f"n{i}", next_small) for i in range(12)]
+    graph = chain(ProcessingNode("first", make_small), *nodes, ProcessingNode("last", free_store))
+    gc.collect()
+    gc.disable()
+    try:
+        before = ray.available_resources()["object_store_memory"]
+        (left,) = GraphExecutor(graph, State([]), backend="ray").run().messages
+    finally:
+        gc.enable()
+    assert before - left <= 5 * 4 * MEGABYTE  # of 13 states of 4 MB
+
+
+@node_action
+def next_small(state):
+    time.sleep(0.15)  # what is available is told with some delay
+    return State([state.messages[0] + 1])

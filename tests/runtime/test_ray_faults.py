@@ -305,3 +305,46 @@ class _maybe_warned:
 
     def __exit__(self, *error):
         self._catch.__exit__(*error)
+
+
+def test_E9_a_function_known_to_block_does_not_go_back_to_the_shared_workers():
+    async def block(state):
+        time.sleep(600)
+        return state
+
+    action = node_action(block)
+    stuck = [ProcessingNode(f"s{i}", action, timeout=1) for i in range(6)]
+    graph = star(
+        *stuck,
+        ProcessingNode("ok", alabel),
+        fallbacks={node.node_id: ProcessingNode(f"f{node.node_id}", fallback) for node in stuck},
+    )
+    executor = executor_of(graph, State([]), max_workers=10)
+    with pytest.warns(GraphWarning, match="blocks its event loop"):
+        result = executor.run(superstep_timeout=60)
+    assert result.messages == [["fallback"]] * 6 + [["ok"]]
+    assert all(executor.summary.nodes[node.node_id].timeouts == 1 for node in stuck)
+    assert executor.summary.uncharged_reruns <= 7  # one kill of the shared worker, not six
+
+
+def test_a_fake_clock_does_not_end_async_nodes_on_ray():
+    from graphorch_ray.testing import FakeClock
+
+    @node_action
+    async def wait(state):
+        await asyncio.sleep(0.2)
+        return State(["waited"])
+
+    executor = executor_of(chain(ProcessingNode("a", wait)), State([]), clock=FakeClock())
+    assert executor.run() == State(["waited"])
+
+
+def test_a_call_that_cannot_be_made_is_a_failure_of_its_node():
+    lone_surrogate = "\udc80"  # no name that a task could have
+    graph = star(
+        ProcessingNode(lone_surrogate, label),
+        ProcessingNode("ok", label),
+        fallbacks={lone_surrogate: ProcessingNode("f", fallback)},
+    )
+    executor = executor_of(graph, State([]), max_workers=1)
+    assert executor.run(superstep_timeout=60) == State([["fallback"], ["ok"]])
