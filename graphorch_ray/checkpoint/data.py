@@ -42,7 +42,7 @@ class CheckpointData:
         on_multiple_states, infrastructure_retries: the executor's options.
         active_sources: by node id, which nodes the active states came from.
         created: Unix time, in seconds.
-        fingerprint: the graph's.
+        fingerprint: the graph's; None where something else was given in its place.
 
     Example:
         ```python
@@ -83,7 +83,7 @@ class CheckpointData:
         self.on_multiple_states = on_multiple_states
         self.infrastructure_retries = infrastructure_retries
         self.active_sources = {k: list(v) for k, v in (active_sources or {}).items()}
-        self.fingerprint = graph.fingerprint
+        self.fingerprint = graph.fingerprint if isinstance(graph, Graph) else None
         self.created = time.time()
 
     def save(self, path: str | os.PathLike[str]) -> None:

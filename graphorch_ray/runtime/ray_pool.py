@@ -38,6 +38,7 @@ from .resources import (
     check_possible,
     default_share,
     machines,
+    machines_to_come,
     process_limit,
     ray_options,
     request_of,
@@ -92,8 +93,14 @@ class RayPool:
         self._share = default_share(cluster, context.max_workers)
         self.process_limit = process_limit(cluster)
         nodes = list(context.graph.nodes.values())
-        check_possible(nodes, cluster, self._share)
-        self.ledger = Ledger(cluster)
+        to_come = machines_to_come()
+        waiting = check_possible(nodes, cluster, self._share, to_come)
+        if waiting:
+            context.warn(
+                f"No machine of the cluster can run {waiting} yet. The autoscaler may add one; the "
+                "nodes wait for it until their superstep's time is up."
+            )
+        self.ledger = Ledger([*cluster, *to_come])
         ship_unreachable_modules()
         self._shelf.graph = context.graph
         self._ship(nodes)

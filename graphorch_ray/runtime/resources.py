@@ -10,6 +10,9 @@ from ..errors import ResourceRequestError
 from ..model.nodes import Node
 from ..policies import NodeOptions
 
+MANY_MACHINES = 100
+"""How many machines of a kind are reckoned with where an autoscaler sets no limit."""
+
 SMALLEST_SHARE = 0.0001
 """Ray counts resources in ten-thousandths."""
 
@@ -43,6 +46,19 @@ def machines(held_cpus: float = 0.0) -> list[Machine]:
                 cpus = machine.resources.get("CPU", 0.0)
                 machine.resources["CPU"] = max(0.0, cpus - held_cpus)
                 break
+    return found
+
+
+def machines_to_come() -> list[Machine]:
+    """The machines that the cluster's autoscaler says it could add; none where there is none."""
+    from ray._private import state
+
+    config = state.state.get_cluster_config()
+    found: list[Machine] = []
+    for group in config.node_group_configs if config is not None else ():
+        count = group.max_count if group.max_count >= 0 else MANY_MACHINES
+        machine = Machine({name: float(n) for name, n in group.resources.items()}, {})
+        found.extend([machine] * min(count, MANY_MACHINES))
     return found
 
 
@@ -106,12 +122,27 @@ def ray_options(options: NodeOptions, default_cpus: float) -> dict[str, Any]:
     return chosen
 
 
-def check_possible(nodes: Iterable[Node], cluster: Sequence[Machine], default_cpus: float) -> None:
+def check_possible(
+    nodes: Iterable[Node],
+    cluster: Sequence[Machine],
+    default_cpus: float,
+    to_come: Sequence[Machine] = (),
+) -> list[str]:
     """Make sure that some machine could run each node.
+
+    Args:
+        nodes: the graph's nodes.
+        cluster: the machines that are there.
+        default_cpus: what a sync node takes that says nothing.
+        to_come: the machines that an autoscaler could add.
+
+    Returns:
+        The ids of nodes that only a machine could run that is still to come.
 
     Raises:
         ResourceRequestError: naming the first node that none could, and what there is.
     """
+    waiting: list[str] = []
     checked: set[tuple[Any, ...]] = set()
     for node in nodes:
         if node.placement == "driver":
@@ -128,12 +159,17 @@ def check_possible(nodes: Iterable[Node], cluster: Sequence[Machine], default_cp
             options.scheduling_strategy, str
         ):
             continue  # a placement group or an affinity: Ray knows what it holds
-        if not any(_fits(request, labels, machine) for machine in cluster):
+        if any(_fits(request, labels, machine) for machine in cluster):
+            continue
+        waiting.append(node.node_id)
+        # Labels of machines to come are not told: the benefit of the doubt is theirs.
+        if not any(_fits(request, {}, machine) for machine in to_come):
             raise ResourceRequestError(
                 node.node_id,
                 {**request, **({"label_selector": labels} if labels else {})},
-                _largest(cluster, request),
+                _largest([*cluster, *to_come], request),
             )
+    return waiting
 
 
 def _fits(request: Mapping[str, float], labels: Mapping[str, str], machine: Machine) -> bool:

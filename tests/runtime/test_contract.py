@@ -467,6 +467,13 @@ def test_E12_without_reaching_end_the_result_is_none(backend):
     assert run(graph, backend=backend) is None
 
 
+def test_E13_max_supersteps_reached_with_work_left_fails_and_exactly_there_succeeds(backend):
+    graph = chain(ProcessingNode("a", label))
+    with pytest.raises(GraphExecutionError, match="node 'N/A': Max supersteps reached"):
+        GraphExecutor(graph, State([]), backend=backend).run(max_supersteps=2)
+    assert GraphExecutor(graph, State([]), backend=backend).run(max_supersteps=3) == State(["a"])
+
+
 def test_E14_a_finished_run_is_known_to_be_finished(backend, tmp_path):
     path = str(tmp_path / "run.ckpt")
     graph = chain(ProcessingNode("a", label))

@@ -22,7 +22,13 @@ from graphorch_ray import (
     current_execution,
     node_action,
 )
-from graphorch_ray.runtime.resources import Ledger, Machine, check_possible, default_share
+from graphorch_ray.runtime.resources import (
+    Ledger,
+    Machine,
+    check_possible,
+    default_share,
+    machines_to_come,
+)
 
 from .nodes import chain, echo, fallback, gone, label, pids, sleep_forever, star
 
@@ -263,6 +269,30 @@ def test_E4_label_selectors_are_understood_as_ray_spells_them():
         else:
             with pytest.raises(ResourceRequestError):
                 check_possible([node], machines, 1.0)
+
+
+def test_E4_what_an_autoscaler_could_add_is_waited_for_and_not_refused(monkeypatch):
+    from ray._private import state
+    from ray.core.generated import autoscaler_pb2
+
+    config = autoscaler_pb2.ClusterConfig()
+    group = config.node_group_configs.add(name="gpu", max_count=2)
+    group.resources["CPU"] = 8
+    group.resources["GPU"] = 1
+    monkeypatch.setattr(state.state, "get_cluster_config", lambda: config)
+    to_come = machines_to_come()
+    assert [machine.resources for machine in to_come] == [{"CPU": 8.0, "GPU": 1.0}] * 2
+    small = [Machine({"CPU": 2.0}, {})]
+    one, two = (ProcessingNode(f"n{i}", echo, num_gpus=i) for i in (1, 2))
+    assert check_possible([one], small, 1.0, to_come) == ["n1"]
+    with pytest.raises(ResourceRequestError, match="'n2'"):
+        check_possible([one, two], small, 1.0, to_come)
+    executor = GraphExecutor(chain(one), State([]), backend="ray")
+    with (
+        pytest.warns(GraphWarning, match="autoscaler may add one"),
+        pytest.raises(GraphExecutionError, match="'n1': Execution timed out"),
+    ):
+        executor.run(superstep_timeout=0.5)
 
 
 def test_E4_the_ledger_counts_what_is_taken():
