@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import fsspec
-from fsspec.core import url_to_fs
 
 from ..errors import CheckpointError
 from ..model.graph import Graph
@@ -83,7 +81,7 @@ class CheckpointData:
         self.on_multiple_states = on_multiple_states
         self.infrastructure_retries = infrastructure_retries
         self.active_sources = {k: list(v) for k, v in (active_sources or {}).items()}
-        self.fingerprint = graph.fingerprint if isinstance(graph, Graph) else None
+        self.fingerprint: str | None = getattr(graph, "fingerprint", None)
         self.created = time.time()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -135,6 +133,8 @@ class CheckpointData:
             FileNotFoundError: there is no file.
             CheckpointError: the file is not a checkpoint of this library.
         """
+        import fsspec  # a tenth of a second that a worker need not spend
+
         with fsspec.open(os.fspath(path), "rb") as file:
             content = file.read()
         try:
@@ -181,6 +181,8 @@ def _dumps(value: Any) -> bytes:
 
 def _replace(path: str, content: bytes) -> None:
     """Put a file in place so that a reader, or a crash, sees the old one or the new one."""
+    from fsspec.core import url_to_fs
+
     fs, inner = url_to_fs(path)
     if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
         fs.pipe_file(inner, content)
