@@ -55,4 +55,7 @@ def infrastructure_failure(error: BaseException | None) -> Failure:
     if isinstance(error, exceptions.RayTaskError) and _is_lost(error):
         reason = "object_lost"
     failure = capture(error, reason)
-    return Failure(failure.type_name, failure.mro_names, failure.message, "", None, reason)
+    message = failure.message
+    if reason == "object_lost":
+        message = "a state that it needs is gone with the machine that held it"
+    return Failure(failure.type_name, failure.mro_names, message, "", None, reason)
