@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import NodeTimeoutError
@@ -262,16 +262,4 @@ def _with_deadline(work: Work, started: float) -> ExecutionInfo:
     own = started + work.timeout
     if info.deadline is not None and info.deadline <= own:
         return info
-    return ExecutionInfo(
-        run_id=info.run_id,
-        graph_name=info.graph_name,
-        branch=info.branch,
-        superstep=info.superstep,
-        index=info.index,
-        node_id=info.node_id,
-        running_node_id=info.running_node_id,
-        role=info.role,
-        attempt=info.attempt,
-        rerun=info.rerun,
-        deadline=own,
-    )
+    return replace(info, deadline=own)

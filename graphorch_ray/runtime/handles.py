@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SerializationError
 from ..model.graph import Graph
-from ..model.nodes import AggregatorNode, Node, ProcessingNode, ToolNode
+from ..model.nodes import AggregatorNode, ProcessingNode, ToolNode
 from .modules import import_path
 from .payload import Payload, dump_code, picklable
 from .pool import router_of
@@ -88,7 +88,7 @@ class CodeShelf:
         key = self._keys.get(identity)
         if key is None:
             code: Callable[..., Any] = node.callables()[0] if plain else node.detached().call
-            key = self._add(identity, code, f"the code of node {node_id!r}", _functions(node))
+            key = self._add(identity, code, f"the code of node {node_id!r}", node.callables())
         return key
 
     def router(self, owner_id: str, edge: int) -> str:
@@ -123,10 +123,6 @@ class CodeShelf:
         self._keys[identity] = key
         self._kept.append(code)
         return key
-
-
-def _functions(node: Node) -> tuple[Any, ...]:
-    return tuple(node.callables())
 
 
 def _name(function: Any) -> str:

@@ -6,6 +6,7 @@ ones for async nodes, or the replicas of a model.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
@@ -75,26 +76,26 @@ class Pending:
             self.timer = None
 
 
-class Lane:
+class Lane(ABC):
     """Attempts that start in the same way."""
 
     def __init__(self, pool: RayPool) -> None:
         self.pool = pool
         self.queue: deque[Pending] = deque()
 
+    @abstractmethod
     def ready(self) -> bool:
         """Whether the first of the queue could start now, as far as this lane knows."""
-        raise NotImplementedError
 
     def starved(self) -> bool:
         """Whether what it waits for is a resource that is taken."""
         return False
 
+    @abstractmethod
     def start(self, pending: Pending) -> None:
         """Start it; it may leave only with `flush`."""
-        raise NotImplementedError
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027 - most lanes gather nothing
         """Send what `start` gathered."""
 
     def unsent(self) -> Sequence[Pending]:
@@ -105,9 +106,9 @@ class Lane:
         """Give back what is held but not in use; say whether that was anything."""
         return False
 
+    @abstractmethod
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
-        raise NotImplementedError
 
 
 class DriverLane(Lane):
@@ -397,7 +398,7 @@ class Worker:
             return
         self.lane.pool.answer(pending, message, report, refs)
         if isinstance(message, Failed) and message.abandoned:
-            self._replace("its code did not stop when its time was up")
+            self._replace()
 
     def _overdue(self, pending: Pending) -> None:
         """An attempt's time is up, and the worker has not said that it stopped it."""
@@ -412,7 +413,7 @@ class Worker:
             self.lane.pool.pump()
         elif self.blocked:
             pending.doom = self.lane.pool.timed_out(pending)
-            self._replace("it held the event loop past its time-out")
+            self._replace()
         else:
             pending.timer = self.lane.pool.later(CLEANUP_SECONDS, lambda: self._stuck(pending))
 
@@ -420,7 +421,7 @@ class Worker:
         pending.timer = None
         if pending.token in self.active:
             pending.doom = self.lane.pool.timed_out(pending)
-            self._replace("it did not stop when its time was up")
+            self._replace()
 
     # --- its end ------------------------------------------------------------------------------
 
@@ -437,7 +438,7 @@ class Worker:
             self.dead = True
             ray.kill(self.actor, no_restart=True)
 
-    def _replace(self, why: str) -> None:
+    def _replace(self) -> None:
         """Kill it because of one attempt. The others are no suspects: they start again."""
         self.kill()
         self.lane.gone(self)
