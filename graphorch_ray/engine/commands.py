@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..model.attempt import AttemptEvent, AttemptKey, Failure, Launch, StateHandle
+from ..model.attempt import AttemptEvent, AttemptKey, Failure, Launch, Role, StateHandle
 
 
 class Activation(NamedTuple):
@@ -14,6 +15,15 @@ class Activation(NamedTuple):
     node_id: str
     states: tuple[StateHandle, ...]
     sources: tuple[str, ...]
+
+
+class Finished(NamedTuple):
+    """The result of one execution of a superstep whose barrier has not passed yet."""
+
+    execution: int
+    role: Role
+    output: StateHandle
+    routes: Mapping[int, str | Failure]
 
 
 # --- events ---------------------------------------------------------------------------------

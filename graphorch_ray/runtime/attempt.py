@@ -19,6 +19,7 @@ from ..model.attempt import Failure
 from .context import ExecutionInfo, current
 from .failures import capture
 from .payload import Payload, dump
+from .stored import InputLost, StoredPayload
 from .threads import DaemonThreads
 
 CLEANUP_SECONDS = 1.0
@@ -45,7 +46,7 @@ class Work:
     """
 
     code: Code
-    inputs: Sequence[Payload]
+    inputs: Sequence[Payload | StoredPayload]
     as_list: bool
     mutable: bool
     is_async: bool
@@ -79,6 +80,11 @@ def _load(work: Work) -> Any:
     return states if work.as_list else states[0]
 
 
+def _captured(error: BaseException) -> Failure:
+    """A failure of the node's, or of the input that it could not be given."""
+    return capture(error, "object_lost" if isinstance(error, InputLost) else "error")
+
+
 def _taken_apart(work: Work, state: Any) -> Payload:
     what = f"the state returned by node {work.info.running_node_id!r}"
     payload = dump(state, what, local=work.local)
@@ -97,7 +103,7 @@ def run_blocking(work: Work) -> Result:
             state = asyncio.run(_awaited(state))
         payload = _taken_apart(work, state)
     except BaseException as error:
-        return Result(None, {}, capture(error), started, time.time())
+        return Result(None, {}, _captured(error), started, time.time())
     else:
         routes = {edge: _ask_blocking(router, payload) for edge, router in work.routers.items()}
         return Result(payload, routes, None, started, time.time())
@@ -168,7 +174,7 @@ async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool
     else:
         if raised is not None or payload is None:
             assert raised is not None
-            return Result(None, {}, capture(raised), started, time.time())
+            return Result(None, {}, _captured(raised), started, time.time())
         routes: dict[int, str | Failure] = {}
         for edge, router in work.routers.items():
             routes[edge] = await ask_on_loop(router, payload, threads)
@@ -237,7 +243,9 @@ async def _uninterrupted(task: asyncio.Future[Any]) -> None:
             continue
 
 
-async def ask_on_loop(router: Code, payload: Payload, threads: DaemonThreads) -> str | Failure:
+async def ask_on_loop(
+    router: Code, payload: Payload | StoredPayload, threads: DaemonThreads
+) -> str | Failure:
     """Ask a router about a private copy of the state; a sync router runs in a thread."""
     try:
         if inspect.iscoroutinefunction(router):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..model.attempt import Failure, Launch
 from ..model.nodes import Node
 from .attempt import CLEANUP_SECONDS
+from .handles import StateHandle
 from .ray_errors import is_dead_actor
 from .stream import Stream
 from .wire import Blocked, Cancelled, Done, Failed, Report, Started
@@ -56,7 +57,17 @@ def _actor() -> Any:
 class Pending:
     """An attempt from its launch to its answer."""
 
-    __slots__ = ("doom", "lane", "launch", "node", "order", "quarantined", "timer", "token")
+    __slots__ = (
+        "doom",
+        "lane",
+        "launch",
+        "made",
+        "node",
+        "order",
+        "quarantined",
+        "timer",
+        "token",
+    )
 
     def __init__(self, token: int, launch: Launch, node: Node, lane: Lane) -> None:
         self.token = token
@@ -66,6 +77,8 @@ class Pending:
         self.lane = lane
         self.quarantined = False
         self.timer: asyncio.TimerHandle | None = None
+        self.made: asyncio.Future[StateHandle] | None = None
+        """Who waits for the state, where the engine does not: it makes good what was lost."""
         self.doom: Failure | None = None
         """The failure it is charged with once the process that it was killed in is gone."""
 

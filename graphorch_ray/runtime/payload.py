@@ -40,9 +40,10 @@ class Payload:
         buffers: large buffers, in the order the pickle asks for them; read-only.
         refs: Ray references and actor handles inside the state, in order.
         size: number of messages (states in the list, for what is not a state).
+        stored: where the state is kept, if it is. Does not travel.
     """
 
-    __slots__ = ("buffers", "data", "refs", "size")
+    __slots__ = ("buffers", "data", "refs", "size", "stored")
 
     def __init__(
         self, data: Any, buffers: Sequence[Any] = (), refs: Sequence[Any] = (), size: int = 0
@@ -51,6 +52,7 @@ class Payload:
         self.buffers = buffers
         self.refs = refs
         self.size = size
+        self.stored: Any = None
 
     @property
     def nbytes(self) -> int:

@@ -20,6 +20,7 @@ from .attempt import Code, Result, Work
 from .context import ExecutionInfo
 from .failures import capture, pack
 from .payload import Payload, load_code
+from .stored import StoredPayload
 
 CACHED_CODES = 4096
 """Pieces of node code that a worker process keeps loaded, at most."""
@@ -46,12 +47,12 @@ class Shipped(NamedTuple):
 class Item(NamedTuple):
     """One attempt to run.
 
-    `inputs` are payloads, or positions among the call's arguments.
+    `inputs` are payloads (here or in the vault), or positions among the call's arguments.
     """
 
     token: int
     code: str
-    inputs: tuple[Payload | int, ...]
+    inputs: tuple[Payload | StoredPayload | int, ...]
     as_list: bool
     mutable: bool
     is_async: bool
