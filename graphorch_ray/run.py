@@ -103,6 +103,7 @@ class Run:
                 status,
                 workers_lost=facts.workers_lost,
                 uncharged_reruns=facts.uncharged_reruns,
+                states_remade=facts.states_remade,
                 processes=len(facts.processes),
             )
 
