@@ -185,7 +185,7 @@ class SuperstepMachine:
             return [RunFinished(self.superstep, self.final_state)]
         if self.superstep >= self.options.max_supersteps:
             self.phase = Phase.FAILED
-            return [RunFailed("N/A", "Max supersteps reached", self.superstep)]
+            return [RunFailed("N/A", "Max supersteps reached", self.superstep, limit="supersteps")]
         self.phase = Phase.RUNNING
         commands: list[Command] = [SuperstepStarted(self.epoch, self.superstep, self.frontier)]
         for activation in self.frontier:
@@ -475,7 +475,8 @@ class SuperstepMachine:
         if self.options.restore_on_timeout and not self._restored:
             self._restored = True
             return [CancelRest(), RestoreCheckpoint(node_id, self.superstep, message)]
-        return [CancelRest(), RunFailed(node_id, message, self.superstep, late.attempt)]
+        failed = RunFailed(node_id, message, self.superstep, late.attempt, limit="time")
+        return [CancelRest(), failed]
 
 
 def _too_many(activation: Activation) -> str:
