@@ -110,6 +110,7 @@ class EventHub(Broadcast):
         *,
         workers_lost: int,
         uncharged_reruns: int,
+        states_remade: int,
         processes: int,
     ) -> None:
         """`execute()` is about to return or raise."""
@@ -118,6 +119,7 @@ class EventHub(Broadcast):
             status,
             workers_lost=workers_lost,
             uncharged_reruns=uncharged_reruns,
+            states_remade=states_remade,
             processes=processes,
         )
         if not self._listeners:
