@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ from ..errors import CheckpointError
 from ..model.graph import Graph
 from ..policies import RetryPolicy
 from ..state import State
+from .pickles import HoldsReference, dumps
 
 FORMAT = 1
 """Version of what a checkpoint file holds."""
@@ -94,8 +93,8 @@ class CheckpointData:
             CheckpointError: it could not be written; an earlier file is still whole.
         """
         try:
-            content = _dumps({"format": FORMAT, "data": self.__dict__})
-        except _HoldsReference as error:
+            content = dumps({"format": FORMAT, "data": self.__dict__})
+        except HoldsReference as error:
             raise CheckpointError(
                 f"The checkpoint for '{path}' cannot be written: {self._where_reference()} is a "
                 f"{error}, which means nothing once this Ray has ended. Put the value itself into "
@@ -118,8 +117,8 @@ class CheckpointData:
         for name, state in states:
             for index, message in enumerate(getattr(state, "messages", ())):
                 try:
-                    _dumps(message)
-                except _HoldsReference:
+                    dumps(message)
+                except HoldsReference:
                     return f"{name} messages[{index}]"
                 except Exception:
                     continue
@@ -159,24 +158,6 @@ class CheckpointData:
             f"CheckpointData({self.graph.name!r}, superstep={self.superstep}, "
             f"status={self.status!r}, active={list(self.active_states)})"
         )
-
-
-class _HoldsReference(Exception):
-    """What was to be pickled holds a Ray reference; the text names its kind."""
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def reducer_override(self, obj: Any) -> Any:
-        ray = sys.modules.get("ray")
-        if ray is not None and isinstance(obj, (ray.ObjectRef, ray.actor.ActorHandle)):
-            raise _HoldsReference(type(obj).__name__)
-        return super().reducer_override(obj)
-
-
-def _dumps(value: Any) -> bytes:
-    with io.BytesIO() as out:
-        _Pickler(out, protocol=5).dump(value)
-        return out.getvalue()
 
 
 def _replace(path: str, content: bytes) -> None:
