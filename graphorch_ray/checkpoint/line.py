@@ -24,7 +24,7 @@ from .pruning import Holdings, retained
 if TYPE_CHECKING:
     from .store import Store
 
-__all__ = ["Line", "writer_id"]
+__all__ = ["Line", "said", "writer_id"]
 
 _GROUP = 1000  # manifests to a directory: listing one costs one request
 _MOST_RACES = 100
@@ -288,7 +288,7 @@ class Line:
         if going:
             going -= set(self.pins().values())
         names = [self._path(seq) for seq in sorted(going - holdings.fences)]
-        free = holdings.drop(going)
+        free = {name for name in holdings.drop(going) if name.startswith(f"{self._folder}/b/")}
         free -= {blob_name(blob) for blob in keep}
         self._files.delete(names)
         now = self._store.clock()
@@ -405,7 +405,7 @@ class Line:
     def _refuse(self, other: Manifest) -> None:
         raise CheckpointConflictError(
             f"Another process has taken over line {self.name} of '{self._store.url}' at the same "
-            f"time: {_said(other)}. If that one is not running any more, try again."
+            f"time: {said(other)}. If that one is not running any more, try again."
         )
 
     def _step_over(self, ours: Manifest) -> None:
@@ -426,7 +426,7 @@ class Line:
             self._fences += (ours.seq,)
         else:
             if other.writer != self.writer:
-                self._lose(ours, _said(other))
+                self._lose(ours, said(other))
             self._holdings.add(other)  # an earlier commit, whose answer was lost
         self._next += 1
 
@@ -434,14 +434,14 @@ class Line:
         """Where files do not appear whole, a new owner may not have seen ours in time."""
         for seq, other in self._descend():
             if seq > ours.seq:
-                self._lose(ours, _said(other) if other else f"manifest {seq} is there already")
+                self._lose(ours, said(other) if other else f"manifest {seq} is there already")
             return
 
     def _lose(self, ours: Manifest, other: str) -> None:
         self._may_prune = False
         self._lost = CheckpointConflictError(
             f"Another process has taken over line {self.name} of '{self._store.url}': {other}. "
-            f"This one ({_said(ours)}) stops here; what it did since its last checkpoint is not "
+            f"This one ({said(ours)}) stops here; what it did since its last checkpoint is not "
             "recorded."
         )
         raise self._lost
@@ -468,6 +468,7 @@ class Line:
         return set(numbers)
 
 
-def _said(manifest: Manifest) -> str:
+def said(manifest: Manifest) -> str:
+    """Say who wrote a manifest, and when."""
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(manifest.created))
     return f"epoch {manifest.epoch}, {manifest.writer}, {when}"

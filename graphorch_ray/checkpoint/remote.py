@@ -94,11 +94,14 @@ class FsspecFiles:
     def put(self, folder: str, parts: Sequence[Buffer], name: Callable[[], str]) -> None:
         """Write or replace a file."""
         content = b"".join(parts) if len(parts) != 1 else bytes(parts[0])
-        self._pipe(self._path(f"{folder}/{name()}"), content, "overwrite")
+        self._pipe(f"{self._path(folder)}/{name()}", content, "overwrite")
 
-    def read(self, name: str) -> tuple[bytes, bool]:
+    def read(self, name: str, limit: int | None = None) -> tuple[bytes, bool]:
         """Return a file; nothing here vouches for whose it is."""
-        return self._cat(self._path(name)), False
+        path = self._path(name)
+        if limit is None:
+            return self._cat(path), False
+        return self._fs.cat_file(path, start=0, end=limit), False
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> memoryview:
         """Return a file, or a part of it."""

@@ -20,7 +20,7 @@ from .line import Line, writer_id
 from .manifest import Header, Manifest
 from .place import RETRY, Place
 
-__all__ = ["KEY_VARIABLE", "CheckpointInfo", "Line", "Store"]
+__all__ = ["KEY_VARIABLE", "CheckpointInfo", "Line", "Store", "info_of", "signing_key"]
 
 KEY_VARIABLE = "GRAPHORCH_CHECKPOINT_KEY"
 """The environment variable that holds the key of signatures, where none is given."""
@@ -211,7 +211,7 @@ class Store:
                 pins.setdefault(seq, []).append(pin)
             for seq, manifest in line.manifests():
                 if manifest is None or manifest.kind != "claim":
-                    found.append(_info(name, seq, manifest, tuple(pins.get(seq, ()))))
+                    found.append(info_of(name, seq, manifest, tuple(pins.get(seq, ()))))
         return found
 
     def _said_lines(self) -> str:
@@ -232,7 +232,10 @@ def signing_key(key: bytes | str | None) -> bytes | None:
     return given or None
 
 
-def _info(line: str, seq: int, manifest: Manifest | None, pins: tuple[str, ...]) -> CheckpointInfo:
+def info_of(
+    line: str, seq: int, manifest: Manifest | None, pins: tuple[str, ...]
+) -> CheckpointInfo:
+    """Describe a manifest; None is one that cannot be read."""
     if manifest is None:
         return CheckpointInfo(line=line, seq=seq, savepoints=pins, valid=False)
     inline = sum(len(s.document) for s in manifest.states if isinstance(s.document, bytes))
