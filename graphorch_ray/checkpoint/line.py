@@ -267,6 +267,9 @@ class Line:
             if file.rpartition("@")[0] == quoted
         )
 
+    def release(self) -> None:
+        """Do nothing: an owner at rest stands in nobody's way."""
+
     def prune(self, keep: Iterable[Blob] = ()) -> None:
         """Delete what `keep_last` does not keep. Does nothing except after an own commit.
 
@@ -310,7 +313,13 @@ class Line:
         data = manifest.to_bytes(self._store.key, self.header.nonce)
         self._files.create(self._path(manifest.seq), data)
 
-    def _load(self, seq: int) -> Manifest:
+    def load(self, seq: int) -> Manifest:
+        """Return a manifest by its number.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            CheckpointError: it is damaged, or was written by a newer version.
+        """
         data, own = self._files.read(self._path(seq))
         manifest = Manifest.from_bytes(data, self._store.key, self.header.nonce, own=own)
         if (manifest.line, manifest.seq) != (self.name, seq):
@@ -328,7 +337,7 @@ class Line:
         """
         where = self._files.where(self._path(seq))
         try:
-            return self._load(seq)
+            return self.load(seq)
         except NewerVersionError as error:
             raise CheckpointError(f"Cannot read '{where}': {error}") from error
         except CheckpointError as error:
@@ -416,7 +425,7 @@ class Line:
         """
         path = self._path(ours.seq)
         try:
-            other = self._load(ours.seq)
+            other = self.load(ours.seq)
         except (FileNotFoundError, NewerVersionError, SignatureError) as error:
             self._lose(ours, f"'{self._files.where(path)}' is not this process's: {error}")
         except CheckpointError as error:

@@ -188,7 +188,7 @@ class Header:
         trusted: as in `Manifest`.
     """
 
-    run_id: str
+    run_id: str = ""
     branch: str = ""
     parent: tuple[str, int] | None = None
     graph_name: str = ""

@@ -7,6 +7,7 @@ Owners are kept apart by files in a directory beside it, ``<file>.claims``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -77,9 +78,15 @@ class SingleStore:
         """Whether it is on local disk."""
         return self.place.local
 
+    @property
+    def shared(self) -> bool:
+        """Never: what is put waits in this process for the next commit."""
+        return False
+
     def trusted(self, item: Manifest | Header) -> bool:
         """As `Store.trusted`."""
-        return self.allow_pickle or item.trusted
+        in_memory = self.url.startswith("memory:")
+        return self.allow_pickle or item.trusted or in_memory
 
     def lines(self) -> list[str]:
         """Return one name, or none where there is no file."""
@@ -118,7 +125,10 @@ class SingleStore:
             made, writer=writer, created=self.clock(), nonce=os.urandom(8).hex(), trusted=True
         )
         line = SingleLine(self, made, None, blobs)
+        with contextlib.suppress(CheckpointError):  # what is there may be anything
+            blobs.content = _Content.read(self.place.files(), self.name, self.key)
         line.take(writer)
+        blobs.content = None
         return line
 
     def checkpoints(self) -> list[CheckpointInfo]:
@@ -148,6 +158,7 @@ class SingleLine:
         self.writer = header.writer if content is None else ""
         self.epoch = 0
         self._seq = 0
+        self._released = False
         self._lost: CheckpointConflictError | None = None
 
     def newest(self, *, before: int | None = None) -> Manifest | None:
@@ -199,8 +210,9 @@ class SingleLine:
         Raises:
             CheckpointConflictError: another process has created it at the same time.
         """
-        taken = [name for name in self._files.names(self._claims) if name.isdecimal()]
-        epoch = int((taken or ["0"])[-1]) + 1
+        taken = [int(name) for name in self._files.names(self._claims) if name.isdecimal()]
+        there = self.blobs.content
+        epoch = max([0, *taken, there.manifest.epoch if there else 0]) + 1
         try:
             self._files.create(self._claim(epoch), writer.encode())
         except FileExistsError:
@@ -230,6 +242,8 @@ class SingleLine:
         """Replace the file. Arguments and errors are those of `Line.commit`."""
         if self._lost is not None:
             raise CheckpointConflictError(*self._lost.args)
+        if self._released:
+            self._take_again()
         if not self.epoch:
             raise CheckpointError(f"'{self._store.url}' must be claimed before it is written to.")
         failpoints.reach("manifest.before")
@@ -254,6 +268,32 @@ class SingleLine:
         failpoints.reach("manifest.after")
         return made
 
+    def release(self) -> None:
+        """Take the claims away: nobody else wants to write here, and this run is at rest.
+
+        Whoever comes next begins after the epoch that the file names, so that an owner from
+        before finds its claim gone, and stops.
+        """
+        if self._lost is None and self.epoch:
+            claims = self._files.names(self._claims)
+            self._files.delete(
+                f"{self._claims}/{name}"
+                for name in claims
+                if name.isdecimal() and int(name) <= self.epoch
+            )
+            self.epoch, self._released = 0, True
+
+    def _take_again(self) -> None:
+        """Become the owner once more, if nobody was meanwhile."""
+        writer, self._released = self.writer, False
+        newest = self.newest()
+        self.take(writer)
+        if newest is None or (newest.seq, newest.writer) != (self._seq, writer):
+            self._lost = CheckpointConflictError(
+                f"Another process has written to '{self._store.url}' since this run was there last."
+            )
+            raise self._lost
+
     def missing(self, blobs: Iterable[Blob]) -> list[Blob]:
         """Return nothing: the file holds what its manifest names."""
         return []
@@ -271,7 +311,8 @@ class SingleLine:
             return "unknown"
 
     def _check_owner(self, ours: Manifest) -> None:
-        if self._files.size(self._claim(self.epoch + 1)) is not None:
+        later = self._files.size(self._claim(self.epoch + 1)) is not None
+        if later or self._files.size(self._claim(self.epoch)) is None:
             self._lost = CheckpointConflictError(
                 f"Another process has taken over '{self._store.url}': epoch {self.epoch + 1}, "
                 f"{self._owner(self.epoch + 1)}. This one ({said(ours)}) stops here."

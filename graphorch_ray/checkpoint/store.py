@@ -122,13 +122,19 @@ class Store:
         """Whether it is on local disk."""
         return self.place.local
 
+    @property
+    def shared(self) -> bool:
+        """Whether another process could see it at all."""
+        return not self.url.startswith("memory:")
+
     def trusted(self, item: Manifest | Header) -> bool:
         """Whether what a manifest or header names may be unpickled.
 
         It may where its file is this user's own, on local disk, and nobody else can write to it;
-        where it is signed with the key of this store; and everywhere with `allow_pickle`.
+        where it is signed with the key of this store; in this process's own memory; and
+        everywhere with `allow_pickle`.
         """
-        return self.allow_pickle or item.trusted
+        return self.allow_pickle or item.trusted or not self.shared
 
     def lines(self) -> list[str]:
         """Return the names of the lines, oldest first."""
