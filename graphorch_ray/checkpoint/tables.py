@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
-from .kinds import Buffer, Kind, Outline, Reader, Writer, expect, numbered
+from .kinds import Buffer, Damaged, Kind, Outline, Reader, Writer, expect, numbered
 
 
 class _Parts:
@@ -212,16 +212,18 @@ def _pandas_kind(value: Any) -> _PandasKind | None:
     """Return the kind of a pandas value, with its table; None if only a pickle holds it."""
     import pandas as pd
     import pyarrow as pa
+    from pandas.api.types import infer_dtype
 
     if not value.flags.allows_duplicate_labels:
         return None
     frame = value.copy(deep=False) if value.ndim == 2 else value.to_frame(name="0")
     frame.attrs = {}
     objects = [at for at, dtype in enumerate(frame.dtypes) if dtype.name == "object"]
-    for at in objects:
-        if pd.api.types.infer_dtype(frame.iloc[:, at], skipna=False) not in ("string", "empty"):
-            return None
-    if any(level.dtype.name == "object" for level in _levels(frame.index)):
+    held = [*(frame.iloc[:, at] for at in objects), *_levels(frame.index)]
+    if any(
+        item.dtype.name == "object" and infer_dtype(item, skipna=False) not in ("string", "empty")
+        for item in held
+    ):
         return None
     if frame.columns.nlevels > 1:
         return None
@@ -255,7 +257,10 @@ class _PolarsKind(_Table):
         name, data = args
         expect(name in ("DataFrame", "Series"), "it is neither frame nor series")
         table = _from_stream(reader.data(data), trusted=reader.trusted)
-        frame = pl.from_arrow(table, rechunk=False)
+        try:
+            frame = pl.from_arrow(table, rechunk=False)
+        except pl.exceptions.PanicException as error:  # no Exception, but a BaseException
+            raise Damaged(f"polars cannot read it: {error}") from error
         return frame if name == "DataFrame" else frame.to_series()  # type: ignore[union-attr]
 
 
@@ -267,7 +272,7 @@ def _polars_kind(value: Any) -> _PolarsKind | None:
         frame = value if isinstance(value, pl.DataFrame) else value.to_frame()
         table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
         again = pl.from_arrow(table.slice(0, 0), schema=None)
-    except Exception:  # for example a column of Python objects
+    except (Exception, pl.exceptions.PanicException):  # for example a column of Python objects
         return None
     same = isinstance(again, pl.DataFrame) and again.schema == frame.schema
     return _PolarsKind(table) if same and table.num_rows == frame.height else None

@@ -60,7 +60,7 @@ def test_pickle_that_is_not_trusted_does_not_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "it ran",)
 
     encoded = encode([Bomb()], what="state")
-    with pytest.raises(CheckpointError, match="it is pickled"):
+    with pytest.raises(CheckpointError, match=r"it is pickled"):
         load(encoded)
     assert not (tmp_path / "it ran").exists()
 
@@ -200,7 +200,8 @@ def test_class_that_changed_is_a_clear_error(
         ("dataclass", "@dataclass\nclass It:\n    x: int\n    y: int\n    z: list = None", None),
         (
             "dataclass",
-            "@dataclass\nclass It:\n    x: int\n    y: int\n    z: list = field(default_factory=list)",
+            "@dataclass\nclass It:\n    x: int\n    y: int\n"
+            "    z: list = field(default_factory=list)",
             [],
         ),
         ("namedtuple", "It = namedtuple('It', 'z y x', defaults=[5, 0, 0])", 5),
@@ -304,7 +305,7 @@ def test_only_classes_of_the_right_sort_are_ever_made(name: Any, code: int) -> N
     mark = msgpack.ExtType(code, b"")
     args = {32: ["A"], 34: [{}], 36: [{}, None, {}, []]}[code]
     document = b"\x01" + msgpack.packb([mark, name, *args])
-    with pytest.raises(CheckpointError, match="^state cannot be loaded: "):
+    with pytest.raises(CheckpointError, match=r"^state cannot be loaded: "):
         decode(document, [].__getitem__, trusted=False, what="state")
 
 
