@@ -130,9 +130,9 @@ class _Array(Kind):
         if data.nbytes != expected:
             raise Damaged(f"{tuple(shape)} of {dtype} are {expected} bytes, not {data.nbytes}")
         expect(order in ("C", "F"), "its order is not known")
-        array: np.ndarray[Any, Any] = np.ndarray(tuple(shape), dtype, data, order=order)
         if reader.mutable:
-            return array.copy(order=order)
+            return np.ndarray(tuple(shape), dtype, bytearray(data), order=order)
+        array: np.ndarray[Any, Any] = np.ndarray(tuple(shape), dtype, data, order=order)
         array.flags.writeable = False
         return array
 
@@ -150,10 +150,10 @@ class _Scalar(Kind):
     def write(self, value: np.generic[Any], writer: Writer) -> list[Any]:
         import numpy as np
 
-        if isinstance(value, np.str_):  # its own bytes would lose zeros at the end
-            return [self.mark, "str", str(value)]
+        if isinstance(value, np.str_):  # `str(value)` and its bytes would lose zeros at the end
+            return [self.mark, "str", str.__getitem__(value, slice(None))]
         if isinstance(value, np.bytes_):
-            return [self.mark, "bytes", bytes(value)]
+            return [self.mark, "bytes", bytes.__getitem__(value, slice(None))]
         return [self.mark, _dtype_node(value.dtype), value.tobytes()]
 
     def read(self, args: list[Any], reader: Reader) -> np.generic[Any]:

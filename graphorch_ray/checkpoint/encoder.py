@@ -34,6 +34,7 @@ _UNSAFE = frozenset({dict, bytearray, memoryview, msgpack.ExtType, msgpack.Times
 
 _LOOSE = frozenset({OrderedDict, defaultdict, Counter, deque, zoneinfo.ZoneInfo})
 _TEXTS = frozenset({str, bytes})
+_STR = frozenset({str})
 
 
 class Encoded(NamedTuple):
@@ -146,7 +147,7 @@ class Encoder:
                     continue
                 if cls is list:
                     held: Iterable[Any] = value
-                elif cls is dict and (not value or set(map(type, value)) == {str}):
+                elif cls is dict and _STR.issuperset(map(type, value)):
                     held = value.values()
                 else:
                     kind = self.kind_of(value)

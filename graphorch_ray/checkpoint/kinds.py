@@ -155,6 +155,6 @@ def check_hashes(keys: Iterable[Any], *, trusted: bool) -> None:
     hashes = Counter(map(hash, keys))
     if hashes and max(hashes.values()) > MAX_EQUAL_HASHES:
         raise CheckpointError(
-            f"more than {MAX_EQUAL_HASHES:,} keys of it have one and the same hash, which would take "
-            "very long to load. If you trust where it comes from, load with allow_pickle=True"
+            f"more than {MAX_EQUAL_HASHES:,} keys of it have one and the same hash, which would "
+            "take very long to load. If you trust where it comes from, load with allow_pickle=True"
         )

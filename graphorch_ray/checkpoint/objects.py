@@ -160,7 +160,7 @@ def _kind_of_class(cls: type) -> Kind | None:
 
 def _namedtuple_methods(cls: type) -> Iterator[object]:
     for base in cls.__mro__:
-        if base.__bases__ == (tuple,):
+        if base is tuple or base.__bases__ == (tuple,):
             yield base.__dict__.get("__getnewargs__")
 
 
@@ -184,7 +184,8 @@ def _listed(names: Iterable[str]) -> str:
 def _object(args: list[Any]) -> Outline:
     """Outline something that has a class and fields."""
     held = [part for part in args[1:] if isinstance(part, dict)]
-    children = [(f".{name}", item) for part in held for name, item in part.items()]
+    items = [pair for part in held for pair in part.items() if not _is_unset(pair[1])]
+    children = [(f".{name}", item) for name, item in items]
     return Outline(str(args[0]), children=children)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
-from .kinds import Buffer, Kind, Outline, Reader, Writer, expect
+from .kinds import Buffer, Damaged, Kind, Outline, Reader, Writer, expect, numbered
 
 
 class _Parts:
@@ -135,7 +135,7 @@ class _PandasKind(_Table):
     """A DataFrame or Series that Arrow gives back exactly as it was."""
 
     code, name, library = 49, "pandas frame", "pandas"
-    changeable = True
+    hollow = True
 
     def __init__(self, table: Any = None, objects: list[int] | None = None) -> None:
         super().__init__(table)
@@ -145,36 +145,54 @@ class _PandasKind(_Table):
         return [item for _, item in self.labelled(value)]
 
     def labelled(self, value: Any) -> Iterator[tuple[str, Any]]:
-        yield ".attrs", value.attrs
+        for key, item in value.attrs.items():
+            yield f".attrs's key {key!r}", key
+            yield f".attrs[{key!r}]", item
         if value.ndim == 1:
             yield ".name", value.name
 
     def write(self, value: Any, writer: Writer) -> list[Any]:
         held = [writer.value(item) for item in self.holds(value)]
-        freq = getattr(value.index, "freqstr", None)
+        frequency, columns = _labels(value)
         data = writer.data(_to_stream(self.table))
         name = "Series" if value.ndim == 1 else "DataFrame"
-        return [self.mark, name, data, self.objects, freq, *held]
+        return [self.mark, name, data, self.objects, frequency, columns, *held]
 
     def read(self, args: list[Any], reader: Reader) -> Any:
-        name, data, objects, freq, attrs, *label = args
+        name, data, objects, frequency, columns, *_ = args
         expect(name in ("DataFrame", "Series"), "it is neither frame nor series")
         table = _from_stream(reader.data(data), trusted=reader.trusted)
-        frame = _to_pandas(table, objects, freq)
+        frame = _to_pandas(table, objects, frequency, columns)
         if reader.mutable:
             frame = frame.copy()
-        made = frame if name == "DataFrame" else frame.iloc[:, 0]
-        if name == "Series":
-            made.name = reader.value(label[0], ".name")
-        made.attrs = reader.value(attrs, ".attrs")
-        return made
+        return frame if name == "DataFrame" else frame.iloc[:, 0]
+
+    def fill(self, value: Any, args: list[Any], reader: Reader) -> None:
+        held = args[5:]
+        if value.ndim == 1:
+            value.name = reader.key(held.pop(), ".name")
+        keys = [reader.key(key, ".attrs's key") for key in held[::2]]
+        items = zip(keys, held[1::2], strict=True)
+        value.attrs = {key: reader.value(raw, f".attrs[{key!r}]") for key, raw in items}
 
     def outline(self, args: list[Any]) -> Outline:
-        outline = super().outline(args)
-        return outline._replace(children=zip((".attrs", ".name"), args[4:], strict=False))
+        return super().outline(args)._replace(children=numbered(args[5:]))
 
 
-def _to_pandas(table: Any, objects: list[int], freq: str | None) -> Any:
+def _labels(value: Any) -> tuple[str | None, list[int] | None]:
+    """Return what Arrow loses: the frequency of the index, and columns that are a range."""
+    import pandas as pd
+
+    frequency = getattr(value.index, "freqstr", None)
+    columns: Any = getattr(value, "columns", None)
+    if not isinstance(columns, pd.RangeIndex):
+        return frequency, None
+    return frequency, [columns.start, columns.stop, columns.step]
+
+
+def _to_pandas(
+    table: Any, objects: list[int], frequency: str | None, columns: list[int] | None
+) -> Any:
     import pandas as pd
 
     about = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
@@ -182,15 +200,11 @@ def _to_pandas(table: Any, objects: list[int], freq: str | None) -> Any:
     expect(len(about.get("column_indexes", [])) <= 1, "its columns have more than one level")
     frame = table.to_pandas(split_blocks=True)
     if objects:
-        columns = [frame.iloc[:, at] for at in range(frame.shape[1])]
-        for at in objects:
-            columns[at] = columns[at].astype(object)
-        labels = frame.columns
-        frame = pd.concat(columns, axis=1, keys=range(len(columns)))
-        frame.columns = labels
-    if freq is not None:
-        index = type(frame.index)(frame.index, freq=freq)
-        frame = frame.set_axis(index)
+        frame = frame.astype({frame.columns[at]: object for at in objects})
+    if frequency is not None:
+        frame.index = type(frame.index)(frame.index, freq=frequency)
+    if columns is not None:
+        frame.columns = pd.RangeIndex(*columns, name=frame.columns.name)
     return frame
 
 
@@ -198,26 +212,29 @@ def _pandas_kind(value: Any) -> _PandasKind | None:
     """Return the kind of a pandas value, with its table; None if only a pickle holds it."""
     import pandas as pd
     import pyarrow as pa
+    from pandas.api.types import infer_dtype
 
     if not value.flags.allows_duplicate_labels:
         return None
     frame = value.copy(deep=False) if value.ndim == 2 else value.to_frame(name="0")
     frame.attrs = {}
     objects = [at for at, dtype in enumerate(frame.dtypes) if dtype.name == "object"]
-    for at in objects:
-        if pd.api.types.infer_dtype(frame.iloc[:, at], skipna=False) not in ("string", "empty"):
-            return None
-    if any(level.dtype.name == "object" for level in _levels(frame.index)):
+    held = [*(frame.iloc[:, at] for at in objects), *_levels(frame.index)]
+    if any(
+        item.dtype.name == "object" and infer_dtype(item, skipna=False) not in ("string", "empty")
+        for item in held
+    ):
         return None
     if frame.columns.nlevels > 1:
         return None
     try:
         table = pa.Table.from_pandas(frame)
-        none = frame.iloc[:0]
-        freq = getattr(none.index, "freqstr", None)
-        again = _to_pandas(pa.Table.from_pandas(none), objects, freq)
+        # Types and labels do not depend on the rows: one tells, by the way that all will go.
+        first = frame.iloc[:1]
+        sample = b"".join(_to_stream(pa.Table.from_pandas(first)))
+        again = _to_pandas(_from_stream(memoryview(sample), trusted=True), objects, *_labels(first))
         pd.testing.assert_frame_equal(
-            again, none, check_freq=True, check_index_type="exact", check_column_type="exact"
+            again, first, check_freq=True, check_index_type="exact", check_column_type="exact"
         )
     except Exception:  # whatever pyarrow and pandas cannot do together
         return None
@@ -240,7 +257,10 @@ class _PolarsKind(_Table):
         name, data = args
         expect(name in ("DataFrame", "Series"), "it is neither frame nor series")
         table = _from_stream(reader.data(data), trusted=reader.trusted)
-        frame = pl.from_arrow(table, rechunk=False)
+        try:
+            frame = pl.from_arrow(table, rechunk=False)
+        except pl.exceptions.PanicException as error:  # no Exception, but a BaseException
+            raise Damaged(f"polars cannot read it: {error}") from error
         return frame if name == "DataFrame" else frame.to_series()  # type: ignore[union-attr]
 
 
@@ -252,7 +272,7 @@ def _polars_kind(value: Any) -> _PolarsKind | None:
         frame = value if isinstance(value, pl.DataFrame) else value.to_frame()
         table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
         again = pl.from_arrow(table.slice(0, 0), schema=None)
-    except Exception:  # for example a column of Python objects
+    except (Exception, pl.exceptions.PanicException):  # for example a column of Python objects
         return None
     same = isinstance(again, pl.DataFrame) and again.schema == frame.schema
     return _PolarsKind(table) if same and table.num_rows == frame.height else None
