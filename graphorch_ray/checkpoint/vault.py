@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
+
+import cloudpickle
 
 from .blobs import ReadsBlobs
 from .encoding import decode, encode
@@ -41,6 +46,12 @@ class StateVault:
         self.mapped = mapped
         self.shared = shared
         self._blobs = blobs
+        self._packed: bytes | None = None  # on a worker: the classes of the driver's program
+        self._classes: dict[str, type] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed = self._packed if self._packed is not None else _pack_program_classes()
+        return _arrive, (self.name, self._blobs, self.mapped, self.shared, packed)
 
     def visible(self) -> bool:
         """Whether this process sees the very store that the driver sees."""
@@ -66,7 +77,36 @@ class StateVault:
         Raises:
             CheckpointError: it is missing, damaged, or may not be loaded.
         """
-        return load(self._blobs, kept.stored, trusted=kept.trusted, mutable=mutable)
+        if self._classes is None and self._packed is not None:
+            self._classes = cloudpickle.loads(self._packed)
+        return load(
+            self._blobs,
+            kept.stored,
+            trusted=kept.trusted,
+            mutable=mutable,
+            classes=self._classes,
+        )
+
+
+def _arrive(name: str, blobs: Any, mapped: bool, shared: bool, packed: bytes) -> StateVault:
+    vault = StateVault(name, blobs, mapped=mapped, shared=shared)
+    vault._packed = packed
+    return vault
+
+
+@cache
+def _pack_program_classes() -> bytes:
+    """The classes of the program itself, which a worker cannot import: states may be of them."""
+    found: dict[str, type] = {}
+    for name, value in list(vars(sys.modules["__main__"]).items()):
+        if isinstance(value, type) and value.__module__ == "__main__":
+            try:
+                cloudpickle.dumps(value)
+            except Exception:
+                continue  # no state that can travel is of it
+            found[f"__main__:{name}"] = value
+    packed: bytes = cloudpickle.dumps(found)
+    return packed
 
 
 def vault_of(store: Any, line: Any) -> StateVault:
@@ -95,7 +135,13 @@ def save(blobs: Any, value: Any, size: int = 0, *, what: str = "state", anew: bo
 
 
 def load(
-    blobs: ReadsBlobs, stored: Stored, *, trusted: bool, mutable: bool = False, what: str = "state"
+    blobs: ReadsBlobs,
+    stored: Stored,
+    *,
+    trusted: bool,
+    mutable: bool = False,
+    what: str = "state",
+    classes: Mapping[str, type] | None = None,
 ) -> Any:
     """Read a value that `save` wrote."""
     document = stored.document
@@ -105,4 +151,5 @@ def load(
         trusted=trusted,
         mutable=mutable,
         what=what,
+        classes=classes,
     )
