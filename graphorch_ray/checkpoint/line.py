@@ -135,14 +135,17 @@ class Line:
             CheckpointConflictError: another process is claiming it at the same time, and wins.
         """
         failpoints.reach("claim.before")
+        late: Manifest | None = None
+        tried: set[int] = set()
         for _ in range(_MOST_RACES):
             newest, unreadable = self._newest(None)
+            newest = late or newest
             if newest is None:
                 raise CheckpointError(
                     f"Line {self.name} of '{self._store.url}' has no readable checkpoint to go on "
                     "from."
                 )
-            seq = max(newest.seq, self._taken, *unreadable, 0) + 1
+            seq = max(newest.seq, self._taken, *unreadable, *tried, 0) + 1
             claimed = replace(
                 newest,
                 seq=seq,
@@ -150,7 +153,7 @@ class Line:
                 writer=self.writer,
                 kind="claim",
                 created=self._store.clock(),
-                fences=(*newest.fences, *sorted(unreadable), seq),
+                fences=(*newest.fences, *sorted({*unreadable, *tried, seq})),
                 trusted=True,
             )
             try:
@@ -160,7 +163,12 @@ class Line:
                 self._yield_to_claim(seq, newest.epoch)
                 continue
             self._taken = seq
-            if self._outrun(seq, unreadable):
+            tried.add(seq)
+            if self._outrun(seq):
+                continue
+            # Where files do not appear whole, one that was half written may be whole now.
+            late = None if self._files.atomic else self._first_whole(unreadable)
+            if late is not None:
                 continue
             self.epoch, self._next, self._fences = claimed.epoch, seq + 1, claimed.fences
             self._lost = None
@@ -383,12 +391,11 @@ class Line:
                 break
         return None, unreadable
 
-    def _outrun(self, seq: int, unreadable: set[int]) -> bool:
+    def _outrun(self, seq: int) -> bool:
         """Say whether a claim came too late, and claims nothing.
 
         The owner may have gone on since the line was listed, so far that it has pruned the number
-        that was free then. And where files do not appear whole, one that was half written then may
-        be whole now.
+        that was free then.
 
         Raises:
             CheckpointConflictError: a newer owner has gone on from this very claim.
@@ -398,7 +405,15 @@ class Line:
             if newest is not None and seq in newest.fences:
                 self._refuse(newest)
             return True
-        return not self._files.atomic and any(self._read(n) for n in unreadable)
+        return False
+
+    def _first_whole(self, seqs: set[int]) -> Manifest | None:
+        for seq in sorted(seqs, reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                manifest = self._read(seq)
+                if manifest is not None:
+                    return manifest
+        return None
 
     def _yield_to_claim(self, seq: int, epoch: int) -> None:
         """The number is taken: give way where a new owner has it, not where the old one went on.

@@ -240,8 +240,9 @@ class S3Files(FsspecFiles):
         return self._root.partition("/")[0]
 
     def _cat(self, path: str) -> bytes:
-        # Without this s3fs asks for the length first.
-        content: bytes = self._fs.cat_file(path, max_concurrency=1)
+        # Newer ones ask for the length first, unless they are told to read in one piece.
+        newer = "max_concurrency" in inspect.signature(self._fs._cat_file).parameters
+        content: bytes = self._fs.cat_file(path, **({"max_concurrency": 1} if newer else {}))
         return content
 
     def _make_folder(self, path: str) -> bool:

@@ -66,7 +66,7 @@ class SingleStore:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.url = os.fspath(url)
-        folder, name = _split(self.url)
+        folder, name = _split(self.url if fs is not None else local_path(self.url) or self.url)
         self.place = Place(folder, storage_options, fs, retry, sleep)
         self.name = name
         self.key = signing_key(key)
@@ -473,7 +473,7 @@ def _aligned(place: int) -> int:
 
 def _split(url: str) -> tuple[str, str]:
     """Return the folder, and the file's name in it."""
-    folder, _, name = (local_path(url) or url).rpartition("/")
-    if folder.endswith(":/"):
-        folder += "/"
-    return folder or "/", name
+    folder, slash, name = url.rpartition("/")
+    if folder.endswith(":/") or not folder:  # a protocol, or the root
+        folder += slash
+    return folder, name
