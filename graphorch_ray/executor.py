@@ -22,7 +22,15 @@ from .policies import RetryPolicy
 from .run import Run
 from .runtime import Backend, Pool, make_pool
 from .state import State
-from .telemetry import Event, EventHub, Observer, RunSummary, StreamReader, message_count
+from .telemetry import (
+    Event,
+    EventHub,
+    Observer,
+    RunSummary,
+    StreamReader,
+    configured_listeners,
+    message_count,
+)
 from .telemetry import events as ev
 from .telemetry.observers import BUFFERED_EVENTS
 
@@ -125,7 +133,9 @@ class GraphExecutor:
             raise GraphExecutionError("GraphExecutor", reason)
 
     def _new_hub(self) -> EventHub:
-        hub = EventHub(self.graph, self.run_id, self.backend, self.retry_policy)
+        hub = EventHub(
+            self.graph, self.run_id, self.backend, self.retry_policy, configured_listeners
+        )
         hub.say(
             ev.ExecutorInit,
             max_workers=self.max_workers,

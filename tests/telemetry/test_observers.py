@@ -26,7 +26,6 @@ from graphorch_ray.telemetry.events import (
 from graphorch_ray.telemetry.observers import EventBuffer
 from tests.runtime.nodes import chain, echo, fail, star
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Node 'a' changes the variable")
 
 
