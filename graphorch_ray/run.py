@@ -111,6 +111,7 @@ class Run:
                 message_count(executor.final_state),
                 workers_lost=facts.workers_lost,
                 uncharged_reruns=facts.uncharged_reruns,
+                states_remade=facts.states_remade,
                 processes=len(facts.processes),
             )
             raised = None  # it holds this frame, which would hold it

@@ -75,12 +75,23 @@ class Recipe:
         self.nbytes = sum(h.nbytes for h in launch.states if h.payload is not None)
 
 
+class _Tasks(NamedTuple):
+    save: Any
+    load: Any
+    touch: Any
+
+
 @cache
-def _tasks() -> tuple[Any, Any]:
+def _tasks() -> _Tasks:
     import ray
 
     light = ray.remote(num_cpus=0, max_retries=3)
-    return light(_save_states), ray.remote(num_cpus=0, max_retries=3, num_returns=2)(_load_state)
+    load = ray.remote(num_cpus=0, max_retries=3, num_returns=2)(_load_state)
+    return _Tasks(light(_save_states), load, light(_touch))
+
+
+def _touch(payload: Payload) -> None:
+    """Take a state, and do nothing with it."""
 
 
 def _save_states(vault: Vault, sizes: Sequence[int], *payloads: Payload) -> list[Stored] | None:
@@ -221,7 +232,7 @@ class States:
             await self.bring(handles)
             sizes = [handle.size for handle in handles]
             refs = [handle.ref for handle in handles]
-            saved = _tasks()[0].remote(vault, sizes, *refs) if vault.shared else None
+            saved = _tasks().save.remote(vault, sizes, *refs) if vault.shared else None
             try:
                 kept = await self._got(saved) if saved is not None else None
                 break
@@ -284,7 +295,7 @@ class States:
 
     async def _mend(self, handle: StateHandle) -> None:
         if handle.ref is not None and handle.suspect:
-            if not await asyncio.to_thread(_is_gone, handle.ref):
+            if not await self._is_gone(handle.ref):
                 handle.suspect = False
                 return
             handle.ref = None
@@ -308,13 +319,26 @@ class States:
         handle.payload, handle.ref, handle.suspect = made.payload, made.ref, False
         self._facts.states_remade += 1
 
+    async def _is_gone(self, ref: Any) -> bool:
+        """Whether an object is lost: a task that wants it, and runs where it is, finds out.
+
+        Ray's own account of where objects are lists a machine even for one that is lost.
+        """
+        try:
+            await self._got(_tasks().touch.remote(ref))
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            return True
+        return False
+
     async def _take_from_vault(self, handle: StateHandle, kept: StoredPayload) -> str | None:
         """Load a state into Ray, on any machine that sees the vault, else from here.
 
         Gives what is wrong, or None.
         """
         if kept.vault.shared:
-            wrong, ref = _tasks()[1].remote(kept)
+            wrong, ref = _tasks().load.remote(kept)
             try:
                 if await self._got(wrong) is None:
                     handle.ref, handle.suspect = ref, False
@@ -340,19 +364,3 @@ class States:
         self.stop()
         self._recipes.clear()
         self._root = None
-
-
-def _is_gone(ref: Any) -> bool:
-    """Whether an object is lost. Blocks for a moment; pulls nothing that is large."""
-    import ray
-    from ray.experimental import get_object_locations
-
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    where = get_object_locations([ref]).get(ref, {})
-    if alive.intersection(where.get("node_ids", ())):
-        return False
-    try:  # small objects are in no store but with their owner, and come at once
-        ray.get(ref, timeout=1.0)
-    except Exception:
-        return True
-    return False

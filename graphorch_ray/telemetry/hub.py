@@ -111,6 +111,7 @@ class EventHub(Broadcast):
         *,
         workers_lost: int,
         uncharged_reruns: int,
+        states_remade: int,
         processes: int,
     ) -> None:
         """`execute()` is about to return or raise."""
@@ -119,6 +120,7 @@ class EventHub(Broadcast):
             status,
             workers_lost=workers_lost,
             uncharged_reruns=uncharged_reruns,
+            states_remade=states_remade,
             processes=processes,
         )
         if not self._listeners:
