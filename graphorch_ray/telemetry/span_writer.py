@@ -85,6 +85,7 @@ class SpanWriter:
             span.events.append(SpanEvent(name or event.name, self._settings.clean(facts), at))
 
     def end(self, span: OpenSpan, end: float, *, error: str | None = None) -> None:
+        """Finish a span, as one that failed where `error` is given; times are Unix seconds."""
         if not self.recording:
             return
         status = _UNSET
