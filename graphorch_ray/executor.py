@@ -169,7 +169,11 @@ class GraphExecutor:
     # --- running ------------------------------------------------------------------------------
 
     def run(
-        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        progress: bool = False,
     ) -> State | None:
         """`execute()` for callers with no event loop; same arguments, result and errors.
 
@@ -179,14 +183,18 @@ class GraphExecutor:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.execute(max_supersteps, superstep_timeout))
+            return asyncio.run(self.execute(max_supersteps, superstep_timeout, progress=progress))
         raise RuntimeError(
             "executor.run() was called where an event loop is running (a notebook, an async "
             "function). Write `await executor.execute()` there."
         )
 
     async def execute(
-        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        progress: bool = False,
     ) -> State | None:
         """Run the graph until nothing is active.
 
@@ -196,6 +204,7 @@ class GraphExecutor:
         Args:
             max_supersteps: supersteps at most, counted from superstep 0.
             superstep_timeout: seconds for a whole superstep, or None for no limit.
+            progress: show how the run goes on, in a terminal, a notebook, or as plain lines.
 
         Returns:
             What `end` produced last, or None where it was never reached.
@@ -215,10 +224,14 @@ class GraphExecutor:
         if self._finished:
             return self.final_state
         self._running = True
+        shown = self._hub.show_progress() if progress else None
         try:
             return await Run(self, max_supersteps, superstep_timeout).go()
         finally:
             self._running = False
+            if shown is not None:
+                self._hub.remove(shown)
+                shown.close()
 
     # --- watching -----------------------------------------------------------------------------
 

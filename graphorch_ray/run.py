@@ -350,6 +350,12 @@ class Run:
             for node_id, states in chkpt.active_states.items()
         ]
         final = None if chkpt.final_state is None else self._pool.put(chkpt.final_state)
+        self._hub.say(
+            ev.CheckpointLoaded,
+            superstep=chkpt.superstep,
+            path=path,
+            active_nodes=tuple(chkpt.active_states),
+        )
         self._hub.falls_back_to_checkpoint(node_id, self._timeout, path, chkpt.superstep)
         machine.restore(chkpt.superstep, self._put(waiting), final)
 

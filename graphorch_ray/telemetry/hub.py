@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.attempt import (
     AttemptFacts,
@@ -30,6 +30,9 @@ from .broadcast import Broadcast, Opened
 from .definition import router_name
 from .event import Event
 from .summary import RunSummary, Status, SummaryRecorder
+
+if TYPE_CHECKING:
+    from .progress import Progress
 
 
 class _Known(NamedTuple):
@@ -79,6 +82,14 @@ class EventHub(Broadcast):
     def summary(self) -> RunSummary:
         """Facts about the run so far."""
         return self._recorder.summary()
+
+    def show_progress(self) -> Progress:
+        """Display the next run, until what is returned is removed and closed."""
+        from .progress import Progress
+
+        shown = Progress()
+        self.add(shown)
+        return shown
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -267,7 +278,7 @@ class EventHub(Broadcast):
                     retry_delay=policy.delay_before(key.attempt),
                 )
             )
-            context = tracer.context_of(key) if tracer is not None else None
+            context = tracer.context_of(key) if tracer is not None else self.untraced
             traced.append(launch if context is None else launch._replace(trace=context))
         return traced
 

@@ -92,6 +92,20 @@ class MetricSwitch(MetricExporter):
         """Nothing: `configure` ends the exporters."""
 
 
+class OwnMeterProvider(MeterProvider):
+    """A meter provider whose exporters can be exchanged."""
+
+    def __init__(self, resource: Resource, switch: MetricSwitch) -> None:
+        reader = PeriodicExportingMetricReader(switch)
+        super().__init__([reader], resource, shutdown_on_exit=False)
+        self._switch = switch
+
+    @property
+    def wants_metrics(self) -> bool:
+        """Whether metrics lead anywhere."""
+        return bool(self._switch.targets)
+
+
 class LogSwitch:
     """The same for log records."""
 
@@ -154,8 +168,7 @@ class Own:
         if self.meter_provider is None:
             if isinstance(metrics.get_meter_provider(), MeterProvider):
                 return False
-            reader = PeriodicExportingMetricReader(self.metrics)
-            self.meter_provider = MeterProvider([reader], resource, shutdown_on_exit=False)
+            self.meter_provider = OwnMeterProvider(resource, self.metrics)
             metrics.set_meter_provider(self.meter_provider)
         return True
 

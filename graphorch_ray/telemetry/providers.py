@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
     from .outlet import Outlet
@@ -31,6 +32,19 @@ def tracer_provider() -> TracerProvider | None:
     if not isinstance(provider, TracerProvider):
         return None
     return provider if getattr(provider, "wants_spans", True) else None
+
+
+def meter_provider() -> MeterProvider | None:
+    """The SDK's meter provider that is set up in this process; None where there is none."""
+    if "opentelemetry.sdk.metrics" not in sys.modules:
+        return None
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    provider = metrics.get_meter_provider()
+    if not isinstance(provider, MeterProvider):
+        return None
+    return provider if getattr(provider, "wants_metrics", True) else None
 
 
 def span_sink(provider: TracerProvider) -> Callable[[ReadableSpan], None]:

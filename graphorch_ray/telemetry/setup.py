@@ -68,8 +68,8 @@ def configure(
             ``OTEL_EXPORTER_OTLP_PROTOCOL`` says, else HTTP.
         headers: sent with every OTLP request, for example an API key.
         metrics: send metrics too, where `otlp` is given.
-        logs: forward log records of node code too, where `otlp` is given: True from INFO up, or
-            a level of `logging`.
+        logs: forward log records of node code too, True from INFO up, or from a level of
+            `logging` up. They go where `otlp` says, or to the program's own logger provider.
         service_name: the resource's ``service.name``. Default: ``OTEL_SERVICE_NAME``, else
             ``"graphorch_ray"``.
         resource: further attributes of the resource.
@@ -111,7 +111,7 @@ def configure(
         others["logs"] = otlp_exporter("logs", otlp, protocol, headers)
     level = logging.INFO if logs is True else (None if logs is False else int(logs))
     chars = STATE_CHARS if record_states is True else int(record_states)
-    settings = Settings(redact=redact, state_chars=chars, log_level=level if otlp else None)
+    settings = Settings(redact=redact, state_chars=chars, log_level=level)
     _install(described, spans, others, settings)
 
 
