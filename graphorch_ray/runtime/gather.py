@@ -80,6 +80,11 @@ gathering: ContextVar[Gatherer | None] = ContextVar("graphorch_ray_gathering", d
 """The gatherer of the attempt that this code belongs to."""
 
 
+def import_tracing() -> None:
+    """Import OpenTelemetry before it is needed."""
+    from . import tracing  # noqa: F401
+
+
 def show_state(name: str, states: Any) -> None:
     """Write the text of a state (or of a list of them) onto the attempt's span, if asked to."""
     found = gathering.get()

@@ -17,7 +17,7 @@ from functools import cache
 from ..model.ai import AIActionBase, ensure_model
 from ..model.nodes import AINode
 from .attempt import Work, run_blocking, run_on_loop
-from .gather import Gatherer, settle_in
+from .gather import Gatherer, import_tracing, settle_in
 from .payload import Payload
 from .threads import DaemonThreads
 from .wire import (
@@ -119,6 +119,8 @@ class WorkerProcess:
 
     def submit(self, job: Job, *arguments: Payload) -> None:
         """Start items."""
+        if any(item.trace is not None for item in job.items):
+            import_tracing()  # takes long enough to look like a blocked event loop, over there
         self._starting = True
         self._out.put(_WAKE)
         self._loop.call_soon_threadsafe(self._start, job, arguments)

@@ -20,30 +20,7 @@ from graphorch_ray import (
     node_action,
 )
 from tests.runtime.nodes import chain, echo, star
-
-TRACER = trace.get_tracer("users.own", "1.2")
-
-
-@node_action
-def sync_node(state):
-    with TRACER.start_as_current_span("outer", attributes={"k": 1}) as outer:
-        outer.add_event("seen", {"n": 2})
-        with TRACER.start_as_current_span("inner", kind=SpanKind.CLIENT):
-            pass
-    trace.get_current_span().set_attribute("gen_ai.request.model", "m")
-    trace.get_current_span().add_event("own event")
-    return state
-
-
-@node_action
-async def async_node(state):
-    with TRACER.start_as_current_span("outer", attributes={"k": 1}) as outer:
-        outer.add_event("seen", {"n": 2})
-        with TRACER.start_as_current_span("inner", kind=SpanKind.CLIENT):
-            pass
-    trace.get_current_span().set_attribute("gen_ai.request.model", "m")
-    trace.get_current_span().add_event("own event")
-    return state
+from tests.telemetry.nodes import TRACER, async_node, sync_node
 
 
 class Model(AIActionBase):
