@@ -23,6 +23,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 
 from .outlet import Outlet
 from .report_once import Once
+from .settings import settings
+from .span_writer import cleaned
 
 
 class SpanSwitch(SpanProcessor):
@@ -37,6 +39,7 @@ class SpanSwitch(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Queue the span, if it was sampled."""
         if span.context is not None and span.context.trace_flags.sampled:
+            span = cleaned(span, settings())
             for outlet in self.outlets:
                 outlet.put(span)
 

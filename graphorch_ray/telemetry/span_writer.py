@@ -27,6 +27,37 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
+class GraphSpan(ReadableSpan):
+    """A span that has been through the redact hook."""
+
+
+def cleaned(span: ReadableSpan, settings: Settings) -> ReadableSpan:
+    """A span that code in the driver made, as it may leave."""
+    if settings.redact is None or isinstance(span, GraphSpan):
+        return span
+    clean, status = settings.clean, span.status
+    return GraphSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=clean(span.attributes or {}),
+        events=[
+            SpanEvent(event.name, clean(event.attributes or {}), event.timestamp)
+            for event in span.events
+        ],
+        links=[Link(link.context, clean(link.attributes or {})) for link in span.links],
+        kind=span.kind,
+        status=Status(
+            status.status_code,
+            settings.text("exception.message", status.description) if status.description else None,
+        ),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
 class OpenSpan:
     """A span that has not ended yet."""
 
@@ -81,7 +112,7 @@ class SpanWriter:
         """Write an event onto a span."""
         if self.recording:
             facts = event.attributes() if attributes is None else attributes
-            at = nanoseconds(event.time)
+            at = nanoseconds(max(event.time, span.start))  # what led to a run came before it
             span.events.append(SpanEvent(name or event.name, self._settings.clean(facts), at))
 
     def end(self, span: OpenSpan, end: float, *, error: str | None = None) -> None:
@@ -93,7 +124,7 @@ class SpanWriter:
             text = self._settings.text("exception.message", short(error))
             status = Status(StatusCode.ERROR, text or None)
         self._sink(
-            ReadableSpan(
+            GraphSpan(
                 name=span.name,
                 context=span.context,
                 parent=span.parent,
@@ -109,6 +140,12 @@ class SpanWriter:
             )
         )
 
+    def _status_of(self, record: SpanRecord) -> Status:
+        code, text = record.status
+        if text is not None:
+            text = self._settings.text("exception.message", text)
+        return Status(StatusCode(code), text)
+
     def from_node(self, record: SpanRecord) -> None:
         """Hand on a span that node code made in a worker."""
         if not self.recording:
@@ -117,7 +154,7 @@ class SpanWriter:
         clean = self._settings.clean
         parent = record.parent_id
         self._sink(
-            ReadableSpan(
+            GraphSpan(
                 name=record.name,
                 context=SpanContext(record.trace_id, record.span_id, False, flags),
                 parent=SpanContext(record.trace_id, parent, True, flags) if parent else None,
@@ -129,7 +166,7 @@ class SpanWriter:
                     for trace_id, span_id, facts in record.links
                 ],
                 kind=SpanKind(record.kind),
-                status=Status(StatusCode(record.status[0]), record.status[1]),
+                status=self._status_of(record),
                 start_time=record.start,
                 end_time=record.end,
                 instrumentation_scope=InstrumentationScope(*record.scope),

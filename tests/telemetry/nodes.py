@@ -59,3 +59,17 @@ async def too_long(state):
 def logs(state):
     logging.getLogger("my.node").info("hello from %s", "a node")
     return state
+
+
+@node_action
+def tells_secret(state):
+    token = state.messages[0]
+    with TRACER.start_as_current_span("own") as span:
+        span.set_attributes({"user.token": token, "user.header": f"Bearer {token}"})
+    raise ValueError(f"could not log in with {token}")
+
+
+@node_action
+def warns(state):
+    logging.getLogger("my.node").warning("careful with %s", "this")
+    return state
