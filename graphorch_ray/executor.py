@@ -12,22 +12,29 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, Unpack, get_args
 
-from .checking import check, check_choice, check_count
+from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
 from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates, Later, Origin
-from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered
+from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered, stand_at
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
-from .errors import CheckpointError, GraphExecutionError, GraphWarning
+from .errors import GraphExecutionError, GraphWarning
 from .model.graph import Graph
 from .policies import RetryPolicy
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
-from .telemetry import Event, EventHub, Observer, RunSummary, StreamReader, message_count
+from .telemetry import (
+    Event,
+    EventHub,
+    Observer,
+    RunSummary,
+    configured_listeners,
+    message_count,
+)
 from .telemetry import events as ev
-from .telemetry.observers import BUFFERED_EVENTS
+from .telemetry.observers import BUFFERED_EVENTS, follow
 
 OnMultipleStates = Literal["first", "each", "error"]
 
@@ -150,7 +157,9 @@ class GraphExecutor:
             self._keeper = Keeper(self, path, self._settings)
 
     def _new_hub(self) -> EventHub:
-        hub = EventHub(self.graph, self.run_id, self.backend, self.retry_policy)
+        hub = EventHub(
+            self.graph, self.run_id, self.backend, self.retry_policy, configured_listeners
+        )
         hub.say(
             ev.ExecutorInit,
             max_workers=self.max_workers,
@@ -203,7 +212,11 @@ class GraphExecutor:
     # --- running ------------------------------------------------------------------------------
 
     def run(
-        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        progress: bool = False,
     ) -> State | None:
         """`execute()` for callers with no event loop; same arguments, result and errors.
 
@@ -213,14 +226,18 @@ class GraphExecutor:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.execute(max_supersteps, superstep_timeout))
+            return asyncio.run(self.execute(max_supersteps, superstep_timeout, progress=progress))
         raise RuntimeError(
             "executor.run() was called where an event loop is running (a notebook, an async "
             "function). Write `await executor.execute()` there."
         )
 
     async def execute(
-        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        progress: bool = False,
     ) -> State | None:
         """Run the graph until nothing is active.
 
@@ -230,6 +247,7 @@ class GraphExecutor:
         Args:
             max_supersteps: supersteps at most, counted from superstep 0.
             superstep_timeout: seconds for a whole superstep, or None for no limit.
+            progress: show how the run goes on, in a terminal, a notebook, or as plain lines.
 
         Returns:
             What `end` produced last, or None where it was never reached.
@@ -239,21 +257,21 @@ class GraphExecutor:
             ResourceRequestError, SerializationError, ClusterConnectionError: before any work.
         """
         check_count("max_supersteps", max_supersteps, 0)
-        if superstep_timeout is not None and not superstep_timeout > 0:
-            raise ValueError(
-                f"superstep_timeout must be seconds greater than 0, or None, "
-                f"not {superstep_timeout!r}"
-            )
+        check_seconds("superstep_timeout", superstep_timeout)
         if self._running:
             raise RuntimeError("This executor is running already; make one executor for each run.")
         if self._finished:
             return self.final_state
         self._open_place()
         self._running = True
+        shown = self._hub.show_progress() if progress else None
         try:
             return await Run(self, max_supersteps, superstep_timeout).go()
         finally:
             self._running = False
+            if shown is not None:
+                self._hub.remove(shown)
+                shown.close()
 
     # --- watching -----------------------------------------------------------------------------
 
@@ -274,7 +292,7 @@ class GraphExecutor:
         """
         return self._hub.add_observer(function)
 
-    async def stream(
+    def stream(
         self,
         max_supersteps: int = 100,
         superstep_timeout: float | None = 300.0,
@@ -295,21 +313,7 @@ class GraphExecutor:
             ```
         """
         check_count("buffer", buffer, 1)
-        reader = StreamReader(buffer)
-        self._hub.add(reader)
-        run = asyncio.ensure_future(self.execute(max_supersteps, superstep_timeout))
-        run.add_done_callback(lambda _: reader.wake())
-        try:
-            while not run.done():
-                for event in await reader.next_events():
-                    yield event
-            for event in reader.take():
-                yield event
-            run.result()
-        finally:
-            self._hub.remove(reader)
-            run.cancel()
-            await asyncio.wait((run,))
+        return follow(self._hub, lambda: self.execute(max_supersteps, superstep_timeout), buffer)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -322,18 +326,26 @@ class GraphExecutor:
             status = (
                 "failed" if self._machine and self._machine.phase is Phase.FAILED else "running"
             )
-        self._hub.say(
-            ev.CheckpointCreated,
-            active_node_ids=tuple(active),
-            final_state_message_count=self._final_count(),
-            max_workers=self.max_workers,
-            superstep=self.superstep,
-            retry_policy=self.retry_policy,
-        )
+        self._say_created(self._machine)
         return self._as_data(
             status,
             {node_id: active[node_id] for node_id in active},
             {a.node_id: a.sources for a in self._machine.frontier} if self._machine else None,
+        )
+
+    def _say_created(self, machine: SuperstepMachine | None) -> None:
+        """Tell that a checkpoint is made of where the run stands."""
+        if machine is None:
+            active = tuple(self.active_states)
+        else:
+            active = tuple(activation.node_id for activation in machine.frontier)
+        self._hub.say(
+            ev.CheckpointCreated,
+            active_node_ids=active,
+            final_state_message_count=self._final_count(),
+            max_workers=self.max_workers,
+            superstep=self.superstep,
+            retry_policy=self.retry_policy,
         )
 
     def _as_data(
@@ -428,41 +440,8 @@ class GraphExecutor:
             clock=clock,
             **{**chkpt.settings, **settings},
         )
-        executor._go_back_to(chkpt)
+        stand_at(executor, chkpt)
         return executor
-
-    def _go_back_to(self, chkpt: CheckpointData) -> None:
-        kept = chkpt.untouched
-        active = [a.node_id for a in kept.active] if kept else list(chkpt.active_states)
-        unknown = [node_id for node_id in active if node_id not in self.graph.nodes]
-        if unknown:
-            raise CheckpointError(
-                f"The checkpoint has states waiting at {unknown}, which the graph does not have."
-            )
-        self.run_id = chkpt.run_id or self.run_id
-        self.branch = chkpt.branch
-        self._trace = dict(chkpt.trace)
-        self._hub = self._new_hub()
-        self._superstep = chkpt.superstep
-        self._final = chkpt._final_state
-        self._finished = chkpt.status == "finished"
-        self._origin, self._origin_kept = chkpt.origin, chkpt.kept
-        self._kept = kept
-        self._waiting = [
-            (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-            for node_id, states in (() if kept else chkpt.active_states.items())
-            if states
-        ]
-        self._machine = None
-        self._hub.say(
-            ev.CheckpointRestored,
-            active_node_ids=tuple(active),
-            final_state_message_count=self._final_count(),
-            max_workers=self.max_workers,
-            superstep=chkpt.superstep,
-            path=self.checkpoint_path,
-            interval=self.checkpoint_every,
-        )
 
     @classmethod
     def resume(

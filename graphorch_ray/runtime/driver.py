@@ -134,6 +134,7 @@ class DriverSide:
                 for edge in launch.worker_edges
             },
             local=self._local,
+            trace=launch.trace,
         )
         self.context.deliver([AttemptStarted(launch.key)])
         result = await run_on_loop(work, self._threads)
@@ -161,6 +162,7 @@ class DriverSide:
             output_bytes=output.nbytes if output is not None else 0,
             input_size=len(inputs) if launch.as_list else inputs[0].size,
             output_size=output.size if output is not None else 0,
+            trail=result.trail,
         )
         if result.failure is not None:
             lost = result.failure.reason == "object_lost"

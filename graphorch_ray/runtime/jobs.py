@@ -55,6 +55,7 @@ def make_job(
                 routers=routers,
                 info=info(launch),
                 announce=options.timeout is not None,
+                trace=launch.trace,
             )
         )
     return Job(tuple(items), codes, time_left), arguments

@@ -23,6 +23,7 @@ import cloudpickle
 from cloudpickle.cloudpickle import _class_setstate
 
 from ..errors import SerializationError
+from . import instruments
 from .stored import StoredPayload
 
 SHARED_BUFFER_BYTES = 64 * 1024
@@ -190,11 +191,12 @@ _LOCAL_TYPES = (types.FunctionType, type, types.ModuleType, weakref.ref)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with two differences.
+    """cloudpickle, with three differences.
 
     Ray references are put aside instead of being pinned for ever; where the result stays in the
     process, so is all that `copy.deepcopy` would not copy. And a class that travels by value
     leaves the class of that name alone where it is defined already, its class variables included.
+    And a tracer or meter of OpenTelemetry travels by its name.
     """
 
     def __init__(self, file: io.BytesIO, *, local: bool, **options: Any) -> None:
@@ -206,6 +208,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._aside and isinstance(obj, self._aside) and obj is not _reference:
             self.refs.append(obj)
             return _reference, (len(self.refs) - 1,)
+        if (instrument := instruments.reduced(obj)) is not None:
+            return instrument
         reduced = super().reducer_override(obj)
         if isinstance(reduced, tuple) and reduced[-1] is _class_setstate:
             _defined.add(obj)

@@ -12,7 +12,6 @@ from typing import Any
 from ..errors import NodeTimeoutError
 from ..model.attempt import (
     AttemptEvent,
-    AttemptFacts,
     AttemptFailed,
     AttemptSucceeded,
     Failure,
@@ -22,6 +21,7 @@ from ..model.nodes import Node
 from ..state import State
 from .attempt import CLEANUP_SECONDS
 from .driver import DriverSide, Inputs
+from .facts import facts_of
 from .failures import capture, unpack
 from .handles import CodeShelf, StateHandle
 from .jobs import make_job
@@ -44,7 +44,7 @@ from .resources import (
 from .states import States, tell_made
 from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
-from .wire import Done, Failed, Job, Message, Report
+from .wire import Done, Failed, Job, Report
 
 ANSWER_SECONDS = 0.3
 """How long a worker has to say that it heard a cancel."""
@@ -213,25 +213,11 @@ class RayPool:
     # --- what lanes report --------------------------------------------------------------------
 
     def answer(
-        self, pending: Pending, message: Message, report: Report, refs: Sequence[Any]
+        self, pending: Pending, message: Done | Failed, report: Report, refs: Sequence[Any]
     ) -> None:
         """An attempt's own answer arrived."""
         self.facts.processes.add(report.where.pid)
-        facts = AttemptFacts(
-            started=getattr(message, "started", None),
-            ended=getattr(message, "ended", None),
-            worker_pid=report.where.pid,
-            ray_node=report.where.ray_node,
-            placement="task" if isinstance(pending.lane, TaskLane) else "worker",
-            input_bytes=sum(handle.nbytes for handle in pending.launch.states),
-            output_bytes=getattr(message, "nbytes", 0),
-            input_size=(
-                len(pending.launch.states)
-                if pending.launch.as_list
-                else pending.launch.states[0].size
-            ),
-            output_size=getattr(message, "size", 0),
-        )
+        facts = facts_of(pending, message, report.where)
         key = pending.launch.key
         if isinstance(message, Done):
             ref = refs[0] if refs else None
@@ -242,7 +228,7 @@ class RayPool:
                 for edge, route in message.routes.items()
             }
             self._settle(pending, AttemptSucceeded(key, handle, routes, facts))
-        elif isinstance(message, Failed):
+        else:
             failure = unpack(message.failure, message.error)
             if failure.reason == "deadline" and not self._stopping:
                 return  # the superstep's own time-out follows, and names the node that counts
@@ -255,7 +241,8 @@ class RayPool:
 
     def fail(self, pending: Pending, failure: Failure) -> None:
         """An attempt failed by the driver's judgement."""
-        self._settle(pending, AttemptFailed(pending.launch.key, failure))
+        facts = facts_of(pending)
+        self._settle(pending, AttemptFailed(pending.launch.key, failure, facts=facts))
 
     def broken(self, pending: Pending, error: BaseException | None) -> None:
         """What an attempt ran on is gone: because it was killed for good reason, or by itself."""
@@ -269,8 +256,10 @@ class RayPool:
             failure = infrastructure_failure(error)
             if failure.reason == "object_lost":
                 self._states.doubt(pending.launch.states)
-            key = pending.launch.key
-            self._settle(pending, AttemptFailed(key, failure, infrastructure=True))
+            event = AttemptFailed(
+                pending.launch.key, failure, infrastructure=True, facts=facts_of(pending)
+            )
+            self._settle(pending, event)
         self.pump()
 
     def again(self, pending: Pending, *, suspect: bool = False) -> None:

@@ -53,12 +53,14 @@ class Broadcast:
     Attributes:
         links: traces that the next run continues.
         tracer: who makes spans of the current run.
+        untraced: what attempts are told where nobody makes spans; None tells them nothing.
     """
 
     def __init__(self, run_id: str, opened: Opened | None) -> None:
         self.run_id = run_id
         self.links: list[Mapping[str, str]] = []
         self.tracer: Tracer | None = None
+        self.untraced: TraceContext | None = None
         self._opened = opened
         self._added: list[Listener] = []
         self._listeners: tuple[Listener, ...] = ()

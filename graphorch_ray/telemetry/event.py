@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..model.attempt import AttemptKey
 from ..policies import RetryPolicy
@@ -103,3 +104,8 @@ class AttemptEvent(Event):
         found[f"{PREFIX}retry_count"] = attempt
         found[f"{PREFIX}rerun"] = rerun
         return found
+
+
+def without_prefix(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes under their bare names."""
+    return {name.removeprefix(PREFIX): value for name, value in attributes.items()}

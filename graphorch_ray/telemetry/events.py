@@ -256,7 +256,7 @@ class AttemptFailed(AttemptEvent):
     Attributes:
         max_retries, retry_delay: as in `AttemptStarted`.
         error: the text of what was raised.
-        error_type: its class, unqualified.
+        error_type: its class, with its module unless that is Python's own.
         reason: ``"error"``, ``"timeout"``, or the kind of infrastructure failure.
         infrastructure: it was not the node's fault.
         traceback: formatted where it was raised; may be empty.

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.attempt import (
     AttemptFacts,
@@ -27,8 +27,12 @@ from ..policies import RetryPolicy
 from ..state import State
 from . import events as ev
 from .broadcast import Broadcast, Opened
+from .definition import router_name
 from .event import Event
 from .summary import RunSummary, Status, SummaryRecorder
+
+if TYPE_CHECKING:
+    from .progress import Progress
 
 
 class _Known(NamedTuple):
@@ -78,6 +82,14 @@ class EventHub(Broadcast):
     def summary(self) -> RunSummary:
         """Facts about the run so far."""
         return self._recorder.summary()
+
+    def show_progress(self) -> Progress:
+        """Display the next run, until what is returned is removed and closed."""
+        from .progress import Progress
+
+        shown = Progress()
+        self.add(shown)
+        return shown
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -226,8 +238,7 @@ class EventHub(Broadcast):
     def _router(self, source: str, sink: str) -> str:
         for edge in self.graph.edges_from(source):
             if isinstance(edge, ConditionalEdge) and any(s.node_id == sink for s in edge.sinks):
-                router = edge.routing_function
-                return getattr(router, "__name__", None) or type(router).__name__
+                return router_name(edge)
         return "?"
 
     def dropped(self, node_id: str, arrived: int, sources: Sequence[str]) -> None:
@@ -267,7 +278,7 @@ class EventHub(Broadcast):
                     retry_delay=policy.delay_before(key.attempt),
                 )
             )
-            context = tracer.context_of(key) if tracer is not None else None
+            context = tracer.context_of(key) if tracer is not None else self.untraced
             traced.append(launch if context is None else launch._replace(trace=context))
         return traced
 
@@ -306,16 +317,12 @@ class EventHub(Broadcast):
         if facts.ended is not None:
             at = {**about, "time": facts.ended}
             self.tell(ev.CodeEnded(**at, output_size=facts.output_size))
-        self.tell(
-            ev.NodeCompleted(
-                **about, input_size=facts.input_size, output_size=facts.output_size, facts=facts
-            )
-        )
         key: AttemptKey = about["key"]
         if key.role == "fallback":
             self.tell(
                 ev.FallbackSucceeded(
-                    **self._now(),
+                    time=about["time"],
+                    run_id=self.run_id,
                     source_node=about["owner_id"],
                     fallback_node=about["node_id"],
                     reason="",
@@ -323,6 +330,11 @@ class EventHub(Broadcast):
                     execution=key.execution,
                 )
             )
+        self.tell(
+            ev.NodeCompleted(
+                **about, input_size=facts.input_size, output_size=facts.output_size, facts=facts
+            )
+        )
 
     def _failed(self, about: dict[str, Any], event: AttemptFailed) -> None:
         failure, key = event.failure, event.key
@@ -333,7 +345,7 @@ class EventHub(Broadcast):
                 max_retries=policy.max_retries,
                 retry_delay=policy.delay_before(key.attempt),
                 error=failure.message,
-                error_type=failure.type_name,
+                error_type=_class_name(failure),
                 reason=failure.reason,
                 infrastructure=event.infrastructure,
                 traceback=failure.traceback,
@@ -427,6 +439,12 @@ class EventHub(Broadcast):
 _NOTES: dict[str, Callable[..., Event]] = {
     kind.name: kind for kind in (ev.ModelBuilt, ev.ToolRequested, ev.ToolAnswered)
 }
+
+
+def _class_name(failure: Failure) -> str:
+    """The class of what was raised, with its module unless that is Python's own."""
+    name = failure.mro_names[0] if failure.mro_names else failure.type_name
+    return name.removeprefix("builtins.")
 
 
 def message_count(state: State | None) -> int | None:

@@ -11,8 +11,8 @@ import asyncio
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol
 
 from .event import Event
 from .events import EventsDropped, RunFailed, RunFinished
@@ -172,3 +172,37 @@ class StreamReader:
     def take(self) -> list[Event]:
         """What waits, without waiting."""
         return self._buffer.take()
+
+
+class Hub(Protocol):
+    """What listeners join and leave."""
+
+    def add(self, listener: StreamReader, /) -> object:
+        """Tell it what happens from now on."""
+
+    def remove(self, listener: StreamReader, /) -> object:
+        """Tell it no more."""
+
+
+async def follow(
+    hub: Hub, work: Callable[[], Coroutine[Any, Any, Any]], buffer: int
+) -> AsyncIterator[Event]:
+    """Do the work of a run, and give its events; to stop reading is to cancel it.
+
+    What the work raises is raised after its last event.
+    """
+    reader = StreamReader(buffer)
+    hub.add(reader)
+    run = asyncio.ensure_future(work())
+    run.add_done_callback(lambda _: reader.wake())
+    try:
+        while not run.done():
+            for event in await reader.next_events():
+                yield event
+        for event in reader.take():
+            yield event
+        run.result()
+    finally:
+        hub.remove(reader)
+        run.cancel()
+        await asyncio.wait((run,))
