@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphorch_ray.checkpoint.manifest import Header, Stored
+from graphorch_ray.checkpoint.manifest import Blob, Header, Stored
 from graphorch_ray.checkpoint.single import SingleStore, is_single
 from graphorch_ray.errors import CheckpointConflictError, CheckpointError, GraphWarning
 from tests.checkpoint.conftest import Where
@@ -44,7 +44,8 @@ def where(where: Where) -> Where:
 def test_the_file_holds_the_newest_checkpoint_and_all_it_needs(where: Where) -> None:
     store = open_single(where)
     assert store.newest_line() is None
-    assert store.lines() == store.checkpoints() == []
+    assert store.lines() == []
+    assert store.checkpoints() == []
     line = store.create_line(lambda b: Header(run_id="7", graph=Stored(b.put([b"graph"])[0])))
     assert line.newest() is None
     unchanged, _ = line.blobs.put([VALUE[:77], VALUE[77:]])
@@ -61,7 +62,8 @@ def test_the_file_holds_the_newest_checkpoint_and_all_it_needs(where: Where) -> 
     assert not again.blobs.visible()
     graph = again.header.graph
     assert graph is not None
-    assert again.blobs.get(graph.document) == b"graph"  # type: ignore[arg-type]
+    assert isinstance(graph.document, Blob)
+    assert bytes(again.blobs.get(graph.document)) == b"graph"
     assert [(i.seq, i.superstep) for i in store.checkpoints()] == [(3, 2)]
     with pytest.raises(CheckpointError, match="that of 2 only: a single file keeps the newest"):
         again.at(1)
@@ -96,16 +98,17 @@ def test_a_commit_that_a_claim_overtakes_is_not_said_to_be_good(where: Where) ->
     old = open_single(where).create_line(Header(run_id="7"))
     old.commit(step(0))
     new = open_single(where).line()
-    original = old._files.put
+    files: Any = old._files
+    original = files.put
 
     def put(*arguments: Any) -> None:
         new.claim()
         original(*arguments)
 
-    old._files.put = put  # type: ignore[method-assign]
+    files.put = put
     with pytest.raises(CheckpointConflictError):
         old.commit(step(1))
-    old._files.put = original  # type: ignore[method-assign]
+    files.put = original
     made = new.commit(step(1))
     assert open_single(where).line().newest() == made
 
@@ -139,7 +142,7 @@ def test_values_wait_for_two_commits_and_no_longer(tmp_path: Path) -> None:
     never, _ = line.blobs.put([b"never"])
     line.commit(step(0))
     line.commit(step(1, late))
-    assert line.blobs.get(late) == b"late"
+    assert bytes(line.blobs.get(late)) == b"late"
     line.commit(step(2))
     with pytest.raises(CheckpointError, match="is not in"):
         line.blobs.get(never)
