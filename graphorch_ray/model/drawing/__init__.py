@@ -8,7 +8,19 @@ places (``layers``, ``order`` and ``place`` are its steps), :func:`to_svg` write
 from __future__ import annotations
 
 from .layout import Layout, lay_out
-from .sketch import Arrow, Box, Sketch, fold_twins, sketch_of
+from .sketch import Arrow, ArrowKind, Box, BoxKind, Sketch, fold_twins, router_key, sketch_of
 from .svg import to_svg
 
-__all__ = ["Arrow", "Box", "Layout", "Sketch", "fold_twins", "lay_out", "sketch_of", "to_svg"]
+__all__ = [
+    "Arrow",
+    "ArrowKind",
+    "Box",
+    "BoxKind",
+    "Layout",
+    "Sketch",
+    "fold_twins",
+    "lay_out",
+    "router_key",
+    "sketch_of",
+    "to_svg",
+]

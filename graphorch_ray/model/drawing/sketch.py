@@ -12,7 +12,16 @@ from ..flat import sinks_of
 from ..graph import Graph
 from ..kinds import NodeKind, kind_of
 
-__all__ = ["Arrow", "ArrowKind", "Box", "BoxKind", "Sketch", "fold_twins", "sketch_of"]
+__all__ = [
+    "Arrow",
+    "ArrowKind",
+    "Box",
+    "BoxKind",
+    "Sketch",
+    "fold_twins",
+    "router_key",
+    "sketch_of",
+]
 
 BoxKind = NodeKind | Literal["router"]
 ArrowKind = Literal["always", "routed", "fallback"]
