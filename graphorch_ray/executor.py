@@ -10,7 +10,7 @@ import operator
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from .checkpoint import CheckpointData
@@ -22,7 +22,17 @@ from .policies import RetryPolicy
 from .run import Run
 from .runtime import Backend, Pool, make_pool
 from .state import State
-from .telemetry import RunSummary, SummaryRecorder
+from .telemetry import (
+    Event,
+    EventHub,
+    Observer,
+    RunSummary,
+    StreamReader,
+    configured_listeners,
+    message_count,
+)
+from .telemetry import events as ev
+from .telemetry.observers import BUFFERED_EVENTS
 
 OnMultipleStates = Literal["first", "each", "error"]
 
@@ -95,11 +105,6 @@ class GraphExecutor:
         _check_choice("on_multiple_states", on_multiple_states, get_args(OnMultipleStates))
         backend = backend or os.environ.get("GRAPHORCH_BACKEND", "").strip() or "ray"  # type: ignore[assignment]
         _check_choice("backend (or GRAPHORCH_BACKEND)", backend, get_args(Backend))
-        if allow_fallback_from_checkpoint and checkpoint_path is None:
-            raise GraphExecutionError(
-                "GraphExecutor",
-                "Fallback from checkpoint is enabled, but no checkpoint_path is provided.",
-            )
         self.graph = graph
         self.initial_state = initial_state
         self.max_workers = max_workers
@@ -113,7 +118,6 @@ class GraphExecutor:
         self.run_id = uuid.uuid4().hex
         self.final_state: State | None = None
         self._clock = clock or SystemClock()
-        self._recorder = SummaryRecorder(self.run_id, graph.name, self.backend)
         self._machine: SuperstepMachine | None = None
         self._waiting: list[tuple[str, list[State], tuple[str, ...]]] = [
             (graph.start_node.node_id, [initial_state], ())
@@ -122,6 +126,25 @@ class GraphExecutor:
         self._finished = False
         self._running = False
         self._warned: set[str] = set()
+        self._hub = self._new_hub()
+        if allow_fallback_from_checkpoint and checkpoint_path is None:
+            reason = "Fallback from checkpoint is enabled, but no checkpoint_path is provided."
+            self._hub.refused(reason)
+            raise GraphExecutionError("GraphExecutor", reason)
+
+    def _new_hub(self) -> EventHub:
+        hub = EventHub(
+            self.graph, self.run_id, self.backend, self.retry_policy, configured_listeners
+        )
+        hub.say(
+            ev.ExecutorInit,
+            max_workers=self.max_workers,
+            checkpoint_enabled=self.checkpoint_path is not None,
+            checkpoint_every=self.checkpoint_every,
+            allow_fallback_from_checkpoint=self.allow_fallback_from_checkpoint,
+            retry_policy=self.retry_policy,
+        )
+        return hub
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -141,12 +164,16 @@ class GraphExecutor:
     @property
     def summary(self) -> RunSummary:
         """Facts about the run so far; may be read while it runs."""
-        return self._recorder.summary()
+        return self._hub.summary()
 
     # --- running ------------------------------------------------------------------------------
 
     def run(
-        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        progress: bool = False,
     ) -> State | None:
         """`execute()` for callers with no event loop; same arguments, result and errors.
 
@@ -156,14 +183,18 @@ class GraphExecutor:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.execute(max_supersteps, superstep_timeout))
+            return asyncio.run(self.execute(max_supersteps, superstep_timeout, progress=progress))
         raise RuntimeError(
             "executor.run() was called where an event loop is running (a notebook, an async "
             "function). Write `await executor.execute()` there."
         )
 
     async def execute(
-        self, max_supersteps: int = 100, superstep_timeout: float | None = 300.0
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        progress: bool = False,
     ) -> State | None:
         """Run the graph until nothing is active.
 
@@ -173,6 +204,7 @@ class GraphExecutor:
         Args:
             max_supersteps: supersteps at most, counted from superstep 0.
             superstep_timeout: seconds for a whole superstep, or None for no limit.
+            progress: show how the run goes on, in a terminal, a notebook, or as plain lines.
 
         Returns:
             What `end` produced last, or None where it was never reached.
@@ -192,10 +224,70 @@ class GraphExecutor:
         if self._finished:
             return self.final_state
         self._running = True
+        shown = self._hub.show_progress() if progress else None
         try:
             return await Run(self, max_supersteps, superstep_timeout).go()
         finally:
             self._running = False
+            if shown is not None:
+                self._hub.remove(shown)
+                shown.close()
+
+    # --- watching -----------------------------------------------------------------------------
+
+    def add_observer(self, function: Callable[[Event], Any]) -> Observer:
+        """Have a function told every event of this executor's runs, from now on.
+
+        It is called in a thread of its own, one event after another; `remove()` on what is
+        returned ends that. The run never waits for it, and does not mind if it fails: up to
+        10,000 events wait for it, further ones are dropped and counted in an `EventsDropped`.
+
+        Raises:
+            TypeError: it is no function, or a coroutine function.
+
+        Example:
+            ```python
+            executor.add_observer(lambda event: print(event.name))
+            ```
+        """
+        return self._hub.add_observer(function)
+
+    async def stream(
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        buffer: int = BUFFERED_EVENTS,
+    ) -> AsyncIterator[Event]:
+        """Run the graph, giving each event as it happens.
+
+        The run does not wait for whoever reads: `buffer` events wait at most, further ones are
+        dropped and an `EventsDropped` stands in their place. The last event always comes;
+        what `execute()` would raise is raised after it. To stop reading is to cancel the run.
+
+        Example:
+            ```python
+            async for event in executor.stream():
+                print(event.name)
+            print(executor.final_state)
+            ```
+        """
+        _check_count("buffer", buffer, 1)
+        reader = StreamReader(buffer)
+        self._hub.add(reader)
+        run = asyncio.ensure_future(self.execute(max_supersteps, superstep_timeout))
+        run.add_done_callback(lambda _: reader.wake())
+        try:
+            while not run.done():
+                for event in await reader.next_events():
+                    yield event
+            for event in reader.take():
+                yield event
+            run.result()
+        finally:
+            self._hub.remove(reader)
+            run.cancel()
+            await asyncio.wait((run,))
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -209,6 +301,14 @@ class GraphExecutor:
             status = (
                 "failed" if self._machine and self._machine.phase is Phase.FAILED else "running"
             )
+        self._hub.say(
+            ev.CheckpointCreated,
+            active_node_ids=tuple(active),
+            final_state_message_count=message_count(self.final_state),
+            max_workers=self.max_workers,
+            superstep=self.superstep,
+            retry_policy=self.retry_policy,
+        )
         return CheckpointData(
             self.graph,
             self.initial_state,
@@ -288,7 +388,7 @@ class GraphExecutor:
                 f"The checkpoint has states waiting at {unknown}, which the graph does not have."
             )
         self.run_id = chkpt.run_id or self.run_id
-        self._recorder = SummaryRecorder(self.run_id, self.graph.name, self.backend)
+        self._hub = self._new_hub()
         self._superstep = chkpt.superstep
         self.final_state = chkpt.final_state
         self._finished = chkpt.status == "finished"
@@ -298,6 +398,15 @@ class GraphExecutor:
             if states
         ]
         self._machine = None
+        self._hub.say(
+            ev.CheckpointRestored,
+            active_node_ids=tuple(chkpt.active_states),
+            final_state_message_count=message_count(chkpt.final_state),
+            max_workers=self.max_workers,
+            superstep=chkpt.superstep,
+            path=self.checkpoint_path,
+            interval=self.checkpoint_every,
+        )
 
 
 class ActiveStates(Mapping[str, list[State]]):

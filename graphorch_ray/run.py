@@ -7,6 +7,7 @@ commands to the other. Whatever happens, it leaves nothing running.
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +39,8 @@ from .errors import CheckpointError, GraphExecutionError, GraphWarning, RemoteEr
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
 from .runtime import CLEANUP_SECONDS, Pool, RunContext, make_pool
 from .state import State
+from .telemetry import events as ev
+from .telemetry import message_count
 
 if TYPE_CHECKING:
     from .executor import GraphExecutor
@@ -50,7 +53,7 @@ class Run:
         self, executor: GraphExecutor, max_supersteps: int, superstep_timeout: float | None
     ) -> None:
         self._executor = executor
-        self._recorder = executor._recorder
+        self._hub = executor._hub
         self._timeout = superstep_timeout
         self._clock = executor._clock
         self._pool: Pool = make_pool(executor.backend)
@@ -73,8 +76,9 @@ class Run:
     async def go(self) -> State | None:
         """Run to the end; leave nothing running, whatever happens."""
         executor = self._executor
-        self._recorder.run_started()
+        self._hub.run_started(self._options.max_supersteps, self._timeout, executor.max_workers)
         status: Literal["finished", "failed", "cancelled"] = "failed"
+        raised: BaseException | None = None
         try:
             await self._pool.start(
                 RunContext(
@@ -93,18 +97,24 @@ class Run:
             final = await self._drive(machine)
             status = "finished"
             return final
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            status = "cancelled"
+        except BaseException as error:
+            raised = error
+            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+                status = "cancelled"
             raise
         finally:
             await self._close()
             facts = self._pool.facts
-            self._recorder.run_ended(
+            await self._hub.run_ended(
                 status,
+                raised,
+                message_count(executor.final_state),
                 workers_lost=facts.workers_lost,
                 uncharged_reruns=facts.uncharged_reruns,
+                states_remade=facts.states_remade,
                 processes=len(facts.processes),
             )
+            raised = None  # it holds this frame, which would hold it
 
     def _machine(self) -> SuperstepMachine:
         """The machine of the run, standing where this call is to begin."""
@@ -143,7 +153,7 @@ class Run:
                 elif isinstance(command, SuperstepEnded):
                     await self._superstep_ended(command)
                 elif isinstance(command, RestoreCheckpoint):
-                    self._restore(machine)
+                    self._restore(machine, command.node_id)
                 elif isinstance(command, RunFinished):
                     return await self._finish()
                 elif isinstance(command, RunFailed):
@@ -167,12 +177,24 @@ class Run:
             case AskRouter():
                 self._ask(command)
             case ScheduleRetry():
-                self._recorder.retried(command.node_id)
+                self._hub.retried(
+                    command.key,
+                    command.node_id,
+                    command.delay,
+                    command.max_retries,
+                    command.failure,
+                )
                 self._after(command.delay, command.key, RetryDue(command.key))
             case StatesDropped():
                 self._dropped(command)
             case FallbackInvoked():
-                pass  # its launch is counted
+                self._hub.fallback_invoked(
+                    command.superstep,
+                    command.index,
+                    command.node_id,
+                    command.fallback_id,
+                    command.failure,
+                )
 
     def _warn(self, text: str) -> None:
         """Warn the user. Where warnings are errors, it ends the run, wherever it came up."""
@@ -203,21 +225,13 @@ class Run:
 
     def _note(self, event: AttemptSucceeded | AttemptFailed) -> None:
         node_id = self._nodes.pop(event.key, None)
-        if node_id is None:
-            return
-        if isinstance(event, AttemptSucceeded):
-            self._recorder.succeeded(node_id, event.facts)
-        else:
-            self._recorder.failed(
-                node_id, event.failure, event.facts, infrastructure=event.infrastructure
-            )
+        if node_id is not None:
+            self._hub.attempt_ended(node_id, event)
 
     def _launch(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
             self._nodes[launch.key] = launch.node_id
-            if launch.key.attempt == 0 and launch.key.rerun == 0:
-                self._recorder.launched(launch.node_id, launch.owner_id)
-        self._pool.launch(launches)
+        self._pool.launch(self._hub.launched(launches))
 
     def _after(self, delay: float, name: Any, event: Event) -> None:
         """Deliver an event after some seconds."""
@@ -231,7 +245,9 @@ class Run:
     # --- supersteps ---------------------------------------------------------------------------
 
     def _superstep_started(self, command: SuperstepStarted) -> None:
-        self._recorder.superstep_started()
+        self._hub.superstep_started(
+            command.superstep, command.epoch, (active.node_id for active in command.active)
+        )
         deadline = None
         if self._timeout is not None:
             if self._clock.real:
@@ -243,9 +259,17 @@ class Run:
 
     async def _superstep_ended(self, command: SuperstepEnded) -> None:
         self._call_off_timers()
-        self._recorder.superstep_ended()
+        self._hub.superstep_ended(
+            command.superstep, (a.node_id for a in command.frontier), command.transitions
+        )
         every = self._executor.checkpoint_every
         if command.frontier and every and command.superstep % every == 0:
+            self._hub.say(
+                ev.AutoCheckpoint,
+                superstep=command.superstep,
+                path=self._executor.checkpoint_path or "",
+                active_nodes=tuple(a.node_id for a in command.frontier),
+            )
             await self._save()
 
     def _ask(self, command: AskRouter) -> None:
@@ -263,7 +287,7 @@ class Run:
         )
 
     def _dropped(self, command: StatesDropped) -> None:
-        self._recorder.dropped(command.node_id, command.arrived - 1)
+        self._hub.dropped(command.node_id, command.arrived, command.sources)
         if command.node_id in self._executor._warned:
             return
         self._executor._warned.add(command.node_id)
@@ -297,6 +321,13 @@ class Run:
             error.add_note(f"In node {command.node_id!r}:\n{failure.traceback.rstrip()}")
         for node_id, message in command.others:
             error.add_note(f"Node {node_id!r} failed too: {message}")
+        self._hub.run_failing(
+            command.node_id,
+            message_count(self._executor.final_state),
+            timed_out=command.limit == "time",
+            timeout=self._timeout,
+            out_of_supersteps=command.limit == "supersteps",
+        )
         try:
             await self._fetch_final()
             await self._save()
@@ -304,7 +335,7 @@ class Run:
             error.add_note(f"The failure could not be recorded: {unsaved}")
         raise error from _cause(failure)
 
-    def _restore(self, machine: SuperstepMachine) -> None:
+    def _restore(self, machine: SuperstepMachine, node_id: str) -> None:
         """Go back to the newest checkpoint."""
         path = self._executor.checkpoint_path
         assert path is not None
@@ -319,6 +350,13 @@ class Run:
             for node_id, states in chkpt.active_states.items()
         ]
         final = None if chkpt.final_state is None else self._pool.put(chkpt.final_state)
+        self._hub.say(
+            ev.CheckpointLoaded,
+            superstep=chkpt.superstep,
+            path=path,
+            active_nodes=tuple(chkpt.active_states),
+        )
+        self._hub.falls_back_to_checkpoint(node_id, self._timeout, path, chkpt.superstep)
         machine.restore(chkpt.superstep, self._put(waiting), final)
 
     async def _save(self) -> None:
@@ -326,7 +364,17 @@ class Run:
         executor = self._executor
         if executor.checkpoint_path is not None:
             await self._fetch_final()
-            executor.to_checkpoint().save(executor.checkpoint_path)
+            data = executor.to_checkpoint()
+            started = time.perf_counter()
+            data.save(executor.checkpoint_path)
+            self._hub.say(
+                ev.CheckpointSaved,
+                superstep=data.superstep,
+                path=executor.checkpoint_path,
+                active_nodes=tuple(data.active_states),
+                seconds=time.perf_counter() - started,
+                lag=self._hub.since_barrier(),
+            )
 
     async def _fetch_final(self) -> None:
         machine = self._executor._machine

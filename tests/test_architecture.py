@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 MAX_LINES = 520  # about 500: a module that is longer says two things
 
 # What anyone may import. These import no room.
-SHARED = frozenset({"clock", "errors", "policies", "state"})
+SHARED = frozenset({"clock", "errors", "failpoints", "policies", "state"})
 # What a room may import besides itself and SHARED.
 ROOMS: dict[str, frozenset[str]] = {
     "model": frozenset(),
@@ -131,7 +131,7 @@ def test_pure_rooms_have_no_event_loop(room: str) -> None:
 
 def test_every_room_is_known() -> None:
     rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert rooms <= set(ROOMS), "give the new room its arrows in ROOMS"
+    assert rooms - JOINERS <= set(ROOMS), "give the new room its arrows in ROOMS"
 
 
 def test_no_module_is_too_long() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from ..model.attempt import AttemptEvent, AttemptKey, Failure, Launch, StateHandle
+from ..model.attempt import AttemptEvent, AttemptKey, Failure, Launch, Role, StateHandle
 
 
 class Activation(NamedTuple):
@@ -14,6 +15,15 @@ class Activation(NamedTuple):
     node_id: str
     states: tuple[StateHandle, ...]
     sources: tuple[str, ...]
+
+
+class Finished(NamedTuple):
+    """The result of one execution of a superstep whose barrier has not passed yet."""
+
+    execution: int
+    role: Role
+    output: StateHandle
+    routes: Mapping[int, str | Failure]
 
 
 # --- events ---------------------------------------------------------------------------------
@@ -149,7 +159,10 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
-    """The run cannot go on. `others` are the other nodes known to have failed."""
+    """The run cannot go on. `others` are the other nodes known to have failed.
+
+    `limit` says which limit of the run was reached, where that is the reason.
+    """
 
     node_id: str
     message: str
@@ -157,6 +170,7 @@ class RunFailed:
     attempt: int | None = None
     failure: Failure | None = None
     others: tuple[tuple[str, str], ...] = ()
+    limit: Literal["supersteps", "time"] | None = None
 
 
 Command = (

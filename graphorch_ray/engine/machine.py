@@ -13,7 +13,7 @@ kept by index, and the next frontier is made by walking the indexes, never by co
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -26,7 +26,6 @@ from ..model.attempt import (
     AttemptSucceeded,
     Failure,
     Launch,
-    Role,
     StateHandle,
 )
 from ..model.graph import Graph
@@ -39,6 +38,7 @@ from .commands import (
     DeadlineExpired,
     Event,
     FallbackInvoked,
+    Finished,
     RestoreCheckpoint,
     RetryDue,
     RouterAnswered,
@@ -50,6 +50,7 @@ from .commands import (
     SuperstepStarted,
     Transition,
 )
+from .execution import Execution
 from .topology import NodePlan, plan_of
 
 NO_RETRY = RetryPolicy(max_retries=0)
@@ -92,39 +93,6 @@ class Phase(Enum):
     FINISHED = "finished"
 
 
-class _Execution:
-    """One node execution of the current superstep."""
-
-    __slots__ = (
-        "attempt",
-        "failure",
-        "index",
-        "output",
-        "plan",
-        "rerun",
-        "role",
-        "routes",
-        "states",
-        "waiting",
-    )
-
-    def __init__(self, index: int, plan: NodePlan, states: tuple[StateHandle, ...]) -> None:
-        self.index = index
-        self.plan = plan
-        self.states = states
-        self.role: Role = "node"
-        self.attempt = 0
-        self.rerun = 0
-        self.waiting = False
-        self.failure: Failure | None = None
-        self.output: StateHandle = None
-        self.routes: Mapping[int, str | Failure] | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.routes is not None
-
-
 class SuperstepMachine:
     """Runs the supersteps of one graph.
 
@@ -149,7 +117,8 @@ class SuperstepMachine:
         self.frontier: tuple[Activation, ...] = ()
         self.final_state: StateHandle | None = None
         self._restored = False
-        self._executions: list[_Execution] = []
+        self._kept: dict[int, Finished] = {}
+        self._executions: list[Execution] = []
         self._unfinished = 0
         self._answers: dict[tuple[int, int], str | Failure] = {}
         self._unanswered: set[tuple[int, int]] = set()
@@ -166,14 +135,23 @@ class SuperstepMachine:
         superstep: int,
         frontier: Iterable[Activation],
         final_state: StateHandle | None,
+        finished: Iterable[Finished] = (),
     ) -> None:
-        """Stand at the beginning of `superstep`, whatever happened before."""
+        """Stand at the beginning of `superstep`, whatever happened before.
+
+        Args:
+            superstep: the superstep that comes next.
+            frontier: what is active in it.
+            final_state: what `end` produced last, or None.
+            finished: its executions that are done already, and need not run again.
+        """
         self.epoch += 1
         self.superstep = superstep
         self.frontier = tuple(frontier)
         self.final_state = final_state
         self.phase = Phase.READY
         self._clear()
+        self._kept = {result.execution: result for result in finished}
 
     def restart(self) -> None:
         """After a failure: stand again at the beginning of the same superstep (E15)."""
@@ -185,6 +163,16 @@ class SuperstepMachine:
         self._unfinished = 0
         self._answers = {}
         self._unanswered = set()
+        self._kept = {}
+
+    @property
+    def finished(self) -> list[Finished]:
+        """The executions of the current superstep that are done, in launch order."""
+        return [
+            Finished(e.index, e.role, e.output, e.routes)
+            for e in self._executions
+            if e.routes is not None
+        ]
 
     # --- a superstep begins -------------------------------------------------------------------
 
@@ -197,7 +185,7 @@ class SuperstepMachine:
             return [RunFinished(self.superstep, self.final_state)]
         if self.superstep >= self.options.max_supersteps:
             self.phase = Phase.FAILED
-            return [RunFailed("N/A", "Max supersteps reached", self.superstep)]
+            return [RunFailed("N/A", "Max supersteps reached", self.superstep, limit="supersteps")]
         self.phase = Phase.RUNNING
         commands: list[Command] = [SuperstepStarted(self.epoch, self.superstep, self.frontier)]
         for activation in self.frontier:
@@ -219,14 +207,18 @@ class SuperstepMachine:
                     StatesDropped(self.superstep, plan.node_id, arrived, activation.sources)
                 )
                 self._add(plan, activation.states[:1])
-        self._unfinished = len(self._executions)
-        commands.extend(map(self._launch, self._executions))
-        return commands
+        for execution in self._executions:
+            if (kept := self._kept.get(execution.index)) is not None:
+                execution.role, execution.output, execution.routes = kept[1:]
+            else:
+                commands.append(self._launch(execution))
+                self._unfinished += 1
+        return commands if self._unfinished else self._advance(commands)
 
     def _add(self, plan: NodePlan, states: tuple[StateHandle, ...]) -> None:
-        self._executions.append(_Execution(len(self._executions), plan, states))
+        self._executions.append(Execution(len(self._executions), plan, states))
 
-    def _key(self, execution: _Execution) -> AttemptKey:
+    def _key(self, execution: Execution) -> AttemptKey:
         return AttemptKey(
             self.epoch,
             self.superstep,
@@ -236,7 +228,7 @@ class SuperstepMachine:
             execution.rerun,
         )
 
-    def _launch(self, execution: _Execution) -> Launch:
+    def _launch(self, execution: Execution) -> Launch:
         plan = execution.plan
         return Launch(
             self._key(execution),
@@ -247,7 +239,7 @@ class SuperstepMachine:
             plan.worker_edges,
         )
 
-    def _runner(self, execution: _Execution) -> NodePlan:
+    def _runner(self, execution: Execution) -> NodePlan:
         """Whose code runs: the node's, or its fallback's."""
         plan = execution.plan
         if execution.role == "fallback" and plan.fallback is not None:
@@ -278,18 +270,12 @@ class SuperstepMachine:
             return []
         if failed := self._failures():
             return self._fail(failed)
-        if self.phase is Phase.RUNNING and not self._unfinished:
-            routed = self._route()
-            if any(isinstance(command, RunFailed) for command in routed):
-                return routed  # a router beside its node had failed
-            commands.extend(routed)
-        if self.phase is Phase.ROUTING and not self._unanswered:
-            return [*commands, *self._end_superstep()]
-        if expired:
+        commands = self._advance(commands)
+        if expired and self.phase in (Phase.RUNNING, Phase.ROUTING):
             return self._time_out()
         return commands
 
-    def _current(self, key: AttemptKey) -> _Execution | None:
+    def _current(self, key: AttemptKey) -> Execution | None:
         """The execution that waits for an answer under exactly this key, if there is one."""
         if key.superstep != self.superstep or key.epoch != self.epoch:
             return None
@@ -347,7 +333,7 @@ class SuperstepMachine:
             return
         execution.failure = failure
 
-    def _delay(self, policy: RetryPolicy, execution: _Execution) -> float:
+    def _delay(self, policy: RetryPolicy, execution: Execution) -> float:
         """The wait before the next attempt; jitter shortens it, by chance but repeatably."""
         delay = policy.delay_before(execution.attempt)
         if policy.jitter:
@@ -362,6 +348,17 @@ class SuperstepMachine:
             commands.append(self._launch(execution))
 
     # --- the barrier and after ----------------------------------------------------------------
+
+    def _advance(self, commands: list[Command]) -> list[Command]:
+        """Pass the barrier where every execution is done, and end where every router answered."""
+        if self.phase is Phase.RUNNING and not self._unfinished:
+            routed = self._route()
+            if any(isinstance(command, RunFailed) for command in routed):
+                return routed  # a router beside its node had failed
+            commands = [*commands, *routed]
+        if self.phase is Phase.ROUTING and not self._unanswered:
+            commands = [*commands, *self._end_superstep()]
+        return commands
 
     def _route(self) -> list[Command]:
         """Every execution is done: note what routers said already, ask the others."""
@@ -437,10 +434,10 @@ class SuperstepMachine:
 
     # --- what goes wrong ----------------------------------------------------------------------
 
-    def _failures(self) -> list[_Execution]:
+    def _failures(self) -> list[Execution]:
         return [e for e in self._executions if e.failure is not None]
 
-    def _fail(self, failed: list[_Execution]) -> list[Command]:
+    def _fail(self, failed: list[Execution]) -> list[Command]:
         """End the run on the first failure in launch order, naming the others (E8)."""
         self.phase = Phase.FAILED
         named = [self._name_failure(execution) for execution in failed]
@@ -457,7 +454,7 @@ class SuperstepMachine:
         self._clear()
         return [CancelRest(), command]
 
-    def _name_failure(self, execution: _Execution) -> tuple[str, str]:
+    def _name_failure(self, execution: Execution) -> tuple[str, str]:
         failure = execution.failure
         assert failure is not None
         if execution.role == "fallback" and not execution.done:
@@ -478,7 +475,8 @@ class SuperstepMachine:
         if self.options.restore_on_timeout and not self._restored:
             self._restored = True
             return [CancelRest(), RestoreCheckpoint(node_id, self.superstep, message)]
-        return [CancelRest(), RunFailed(node_id, message, self.superstep, late.attempt)]
+        failed = RunFailed(node_id, message, self.superstep, late.attempt, limit="time")
+        return [CancelRest(), failed]
 
 
 def _too_many(activation: Activation) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Any
 
 from ..errors import InvalidAIActionOutput
 from ..state import State
+from .trail import note
 
 __all__ = ["AIActionBase", "ensure_model", "process"]
 
@@ -84,8 +86,10 @@ def ensure_model(action: AIActionBase) -> bool:
     with _BUILD:
         if getattr(action, "_model_built", False):
             return False
+        started = time.monotonic()
         action.build_model()
         action._model_built = True
+        note("build_model", seconds=time.monotonic() - started)
         return True
 
 

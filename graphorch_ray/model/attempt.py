@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from .trail import TraceContext, Trail
+
 Role = Literal["node", "fallback"]
 
 StateHandle = Any
@@ -49,6 +51,7 @@ class Launch(NamedTuple):
         as_list: the node takes the list of states (an aggregator).
         worker_edges: positions, in the owner's outgoing edges, of conditional edges whose
             router is to be asked beside the node.
+        trace: the span that the attempt runs in; None where nothing is traced.
     """
 
     key: AttemptKey
@@ -57,6 +60,7 @@ class Launch(NamedTuple):
     states: tuple[StateHandle, ...]
     as_list: bool
     worker_edges: tuple[int, ...] = ()
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFacts:
-    """Where and when an attempt ran, as far as it is known. Times are Unix seconds."""
+    """Where and when an attempt ran, as far as it is known.
+
+    Attributes:
+        started, ended: when its code ran, in Unix seconds by the clock of its machine.
+        worker_pid: the process.
+        ray_node: id of the machine, in Ray.
+        placement: ``"driver"``, ``"task"`` or ``"worker"``.
+        input_bytes, output_bytes: size of the states.
+        input_size, output_size: messages in the states; states, for an aggregator's input.
+        task_id: Ray's id of the task or call; known where the attempt is traced.
+        batch_size: attempts that travelled in the same call.
+        trail: spans, logs and notes that its code left; None where there are none.
+    """
 
     started: float | None = None
     ended: float | None = None
@@ -95,6 +111,9 @@ class AttemptFacts:
     output_bytes: int = 0
     input_size: int = 0
     output_size: int = 0
+    task_id: str | None = None
+    batch_size: int = 1
+    trail: Trail | None = None
 
 
 NO_FACTS = AttemptFacts()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from ..state import State
+from .trail import note
 
 __all__ = ["HttpxModule", "ToolSetCall"]
 
@@ -27,6 +29,12 @@ def _certificates() -> Any:
     import httpx
 
     return httpx.create_ssl_context()
+
+
+def _without_secrets(url: str) -> str:
+    """An address without user, password and query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class HttpxModule:
@@ -56,9 +64,12 @@ class ToolSetCall:
         # A client of its own for each call, but not a certificate store: loading one takes longer
         # than most calls, and blocks the event loop.
         options = {"verify": _trust(self.url)} if _is_genuine(httpx.AsyncClient) else {}
+        told = {"tool_name": self.__name__, "url": _without_secrets(self.url)}
+        note("tool_http_start", **told)
         async with httpx.AsyncClient(**options) as client:
             response = await client.post(
                 self.url, json={"messages": state.messages}, timeout=TIMEOUT
             )
         response.raise_for_status()
+        note("tool_http_success", **told, status_code=getattr(response, "status_code", 0))
         return State(messages=response.json().get("messages", []))

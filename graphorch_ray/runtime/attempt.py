@@ -16,9 +16,12 @@ from typing import Any
 
 from ..errors import NodeTimeoutError
 from ..model.attempt import Failure
+from ..model.trail import TraceContext, Trail
 from .context import ExecutionInfo, current
 from .failures import capture
+from .gather import Gatherer, show_state
 from .payload import Payload, dump
+from .stored import InputLost, StoredPayload
 from .threads import DaemonThreads
 
 CLEANUP_SECONDS = 1.0
@@ -42,10 +45,11 @@ class Work:
         timeout: seconds for this attempt from when it starts, or None.
         routers: by edge position, the routers to ask beside the node.
         local: the result stays in this process, so it must own its memory.
+        trace: the span that it runs in; None where nothing is traced.
     """
 
     code: Code
-    inputs: Sequence[Payload]
+    inputs: Sequence[Payload | StoredPayload]
     as_list: bool
     mutable: bool
     is_async: bool
@@ -53,11 +57,15 @@ class Work:
     timeout: float | None
     routers: Mapping[int, Code]
     local: bool = False
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of an attempt: a payload and routes, or a failure. Times are Unix seconds."""
+    """What came of an attempt: a payload and routes, or a failure. Times are Unix seconds.
+
+    `trail` is what its code left behind beside that.
+    """
 
     payload: Payload | None
     routes: Mapping[int, str | Failure]
@@ -65,6 +73,7 @@ class Result:
     started: float
     ended: float
     abandoned: bool = False
+    trail: Trail | None = None
 
 
 class _TimeUp(BaseException):
@@ -76,11 +85,18 @@ class _TimeUp(BaseException):
 
 def _load(work: Work) -> Any:
     states = [payload.load(mutable=work.mutable) for payload in work.inputs]
+    show_state("input", states)
     return states if work.as_list else states[0]
+
+
+def _captured(error: BaseException) -> Failure:
+    """A failure of the node's, or of the input that it could not be given."""
+    return capture(error, "object_lost" if isinstance(error, InputLost) else "error")
 
 
 def _taken_apart(work: Work, state: Any) -> Payload:
     what = f"the state returned by node {work.info.running_node_id!r}"
+    show_state("output", state)
     payload = dump(state, what, local=work.local)
     return payload.compact() if work.local else payload
 
@@ -89,6 +105,12 @@ def run_blocking(work: Work) -> Result:
     """Run an attempt in this thread; an async function gets an event loop of its own."""
     if work.is_async:
         return _run_on_own_loop(work)
+    with Gatherer(work.trace) as gatherer:
+        result = _run_here(work)
+    return replace(result, trail=gatherer.trail())
+
+
+def _run_here(work: Work) -> Result:
     started = time.time()
     token = current.set(_with_deadline(work, started))
     try:
@@ -97,7 +119,7 @@ def run_blocking(work: Work) -> Result:
             state = asyncio.run(_awaited(state))
         payload = _taken_apart(work, state)
     except BaseException as error:
-        return Result(None, {}, capture(error), started, time.time())
+        return Result(None, {}, _captured(error), started, time.time())
     else:
         routes = {edge: _ask_blocking(router, payload) for edge, router in work.routers.items()}
         return Result(payload, routes, None, started, time.time())
@@ -140,13 +162,29 @@ async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
-async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool = False) -> Result:
+async def run_on_loop(
+    work: Work,
+    threads: DaemonThreads,
+    *,
+    keep_deadline: bool = False,
+    gatherer: Gatherer | None = None,
+) -> Result:
     """Run an attempt on this event loop; a sync function runs in one of `threads`.
 
     Cancelling this coroutine cancels the node's code, waits up to `CLEANUP_SECONDS` for its
     ``finally``, and raises `asyncio.CancelledError`. With `keep_deadline` the superstep's
-    deadline cancels it too, and gives a failure with the reason ``"deadline"``.
+    deadline cancels it too, and gives a failure with the reason ``"deadline"``. A `gatherer`
+    that is given has been entered already.
     """
+    if gatherer is not None:
+        result = await _run(work, threads, keep_deadline)
+    else:
+        with Gatherer(work.trace) as gatherer:
+            result = await _run(work, threads, keep_deadline)
+    return replace(result, trail=gatherer.trail())
+
+
+async def _run(work: Work, threads: DaemonThreads, keep_deadline: bool) -> Result:
     started = time.time()
     limit, own = work.timeout, True
     if keep_deadline and work.info.deadline is not None:
@@ -168,7 +206,7 @@ async def run_on_loop(work: Work, threads: DaemonThreads, *, keep_deadline: bool
     else:
         if raised is not None or payload is None:
             assert raised is not None
-            return Result(None, {}, capture(raised), started, time.time())
+            return Result(None, {}, _captured(raised), started, time.time())
         routes: dict[int, str | Failure] = {}
         for edge, router in work.routers.items():
             routes[edge] = await ask_on_loop(router, payload, threads)
@@ -237,7 +275,9 @@ async def _uninterrupted(task: asyncio.Future[Any]) -> None:
             continue
 
 
-async def ask_on_loop(router: Code, payload: Payload, threads: DaemonThreads) -> str | Failure:
+async def ask_on_loop(
+    router: Code, payload: Payload | StoredPayload, threads: DaemonThreads
+) -> str | Failure:
     """Ask a router about a private copy of the state; a sync router runs in a thread."""
     try:
         if inspect.iscoroutinefunction(router):

@@ -21,6 +21,7 @@ from .context import ExecutionInfo
 from .failures import capture
 from .payload import Payload
 from .pool import RunContext, router_of
+from .stored import StoredPayload
 from .threads import DaemonThreads
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Finished = Callable[[Launch, AttemptEvent, "Payload | None"], None]
 """Told a launch, the event that answers it, and the payload that is its state."""
 
 
-Inputs = Callable[[], Awaitable[Sequence["Payload"]]]
+Inputs = Callable[[], Awaitable[Sequence["Payload | StoredPayload"]]]
 """Fetches the inputs of an attempt."""
 
 
@@ -133,6 +134,7 @@ class DriverSide:
                 for edge in launch.worker_edges
             },
             local=self._local,
+            trace=launch.trace,
         )
         self.context.deliver([AttemptStarted(launch.key)])
         result = await run_on_loop(work, self._threads)
@@ -147,7 +149,9 @@ class DriverSide:
         assert task is not None
         self._running.pop(task, None)
 
-    def event(self, launch: Launch, result: Result, inputs: Sequence[Payload]) -> AttemptEvent:
+    def event(
+        self, launch: Launch, result: Result, inputs: Sequence[Payload | StoredPayload]
+    ) -> AttemptEvent:
         """The event for a result; its state is the payload itself."""
         output = result.payload
         facts = AttemptFacts(
@@ -158,12 +162,16 @@ class DriverSide:
             output_bytes=output.nbytes if output is not None else 0,
             input_size=len(inputs) if launch.as_list else inputs[0].size,
             output_size=output.size if output is not None else 0,
+            trail=result.trail,
         )
         if result.failure is not None:
-            return AttemptFailed(launch.key, result.failure, facts=facts)
+            lost = result.failure.reason == "object_lost"
+            return AttemptFailed(launch.key, result.failure, infrastructure=lost, facts=facts)
         return AttemptSucceeded(launch.key, output, result.routes, facts)
 
-    async def route(self, owner_id: str, edge: int, payload: Payload) -> str | Failure:
+    async def route(
+        self, owner_id: str, edge: int, payload: Payload | StoredPayload
+    ) -> str | Failure:
         """Ask the router of a node's outgoing edge number `edge`."""
         router = router_of(self.context.graph, owner_id, edge)
         self._routing += 1

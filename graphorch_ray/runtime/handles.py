@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SerializationError
 from ..model.graph import Graph
@@ -13,7 +13,11 @@ from ..model.nodes import AggregatorNode, ProcessingNode, ToolNode
 from .modules import import_path
 from .payload import Payload, dump_code, picklable
 from .pool import router_of
+from .stored import StoredPayload
 from .wire import Shipped
+
+if TYPE_CHECKING:
+    from .states import Recipe
 
 INLINE_CODE_BYTES = 8 * 1024
 """Node code up to this size travels with each call; larger code is stored once."""
@@ -25,15 +29,30 @@ class StateHandle:
     Attributes:
         payload: the state taken apart, if it is here.
         ref: reference to a `Payload` in Ray's object store, if it is there.
+        kept: the state in the run's vault, if it is there.
+        recipe: what made it, if it could be lost.
+        suspect: it may be lost, so look before it is used.
         nbytes: its size.
         size: number of messages.
     """
 
-    __slots__ = ("nbytes", "payload", "ref", "size")
+    __slots__ = (
+        "__weakref__",
+        "kept",
+        "nbytes",
+        "payload",
+        "recipe",
+        "ref",
+        "size",
+        "suspect",
+    )
 
     def __init__(self, payload: Payload | None, ref: Any, nbytes: int, size: int) -> None:
         self.payload = payload
         self.ref = ref
+        self.kept: StoredPayload | None = None
+        self.recipe: Recipe | None = None
+        self.suspect = False
         self.nbytes = nbytes
         self.size = size
 
@@ -47,10 +66,17 @@ class StateHandle:
 
         return cls(None, ray.put(payload), nbytes, payload.size)
 
-    def fetch(self) -> Payload:
+    @property
+    def input(self) -> Payload | StoredPayload | None:
+        """What travels with a call for this state; None where it is an argument of its own."""
+        return self.payload or (self.kept if self.ref is None else None)
+
+    def fetch(self) -> Payload | StoredPayload:
         """The payload; blocks while it comes from another machine."""
         if self.payload is not None:
             return self.payload
+        if self.kept is not None:
+            return self.kept
         import ray
 
         payload = ray.get(self.ref)

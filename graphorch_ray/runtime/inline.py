@@ -11,7 +11,10 @@ from ..model.attempt import AttemptEvent, Failure, Launch
 from ..state import State
 from .driver import DriverSide, Finished
 from .payload import Payload, dump
-from .pool import PoolFacts, RunContext
+from .pool import PoolFacts, RunContext, Stored
+from .stored import StoredPayload
+
+Handle = Payload | StoredPayload
 
 STAGGER_SECONDS = 0.02
 """How long a sync node has the process to itself before the next one starts beside it."""
@@ -97,7 +100,7 @@ class InlinePool:
     def _finished(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
         self._context.deliver([event])
 
-    async def route(self, launch_owner: str, edge: int, state: Payload) -> str | Failure:
+    async def route(self, launch_owner: str, edge: int, state: Handle) -> str | Failure:
         """Ask a router."""
         return await self._driver.route(launch_owner, edge, state)
 
@@ -120,10 +123,28 @@ class InlinePool:
         """Take a private copy of a state."""
         return dump(state, "the initial state", local=True).compact()
 
-    def get(self, handle: Payload) -> Any:
+    def get(self, handle: Handle) -> Any:
         """A private copy of the state."""
         return handle.load()
 
-    async def fetch(self, handle: Payload) -> Any:
+    async def fetch(self, handle: Handle) -> Any:
         """A private copy of the state."""
         return handle.load()
+
+    async def save(self, handles: Sequence[Handle]) -> list[Stored]:
+        """Keep states in the vault, where they are not kept already."""
+        vault = self._context.vault
+        assert vault is not None
+
+        def write() -> list[Stored]:
+            for handle in handles:
+                if isinstance(handle, Payload) and handle.stored is None:
+                    handle.stored = vault.save(handle.load(), handle.size)
+            return [handle.stored for handle in handles]
+
+        return await asyncio.to_thread(write)
+
+    def restore(self, stored: Stored, size: int, nbytes: int) -> StoredPayload:
+        """A handle for a state in the vault."""
+        assert self._context.vault is not None
+        return StoredPayload(self._context.vault, stored, nbytes, size)

@@ -10,6 +10,7 @@ from .context import ExecutionInfo
 from .handles import CodeShelf
 from .lanes import Pending
 from .payload import Payload
+from .stored import StoredPayload
 from .wire import Item, Job
 
 
@@ -29,10 +30,10 @@ def make_job(
     items: list[Item] = []
     for pending in pendings:
         launch, options = pending.launch, pending.node.options
-        inputs: list[Payload | int] = []
+        inputs: list[Payload | StoredPayload | int] = []
         for handle in launch.states:
-            if handle.payload is not None:
-                inputs.append(handle.payload)
+            if (at_hand := handle.input) is not None:
+                inputs.append(at_hand)
                 continue
             position = positions.setdefault(id(handle), len(arguments))
             if position == len(arguments):
@@ -54,6 +55,7 @@ def make_job(
                 routers=routers,
                 info=info(launch),
                 announce=options.timeout is not None,
+                trace=launch.trace,
             )
         )
     return Job(tuple(items), codes, time_left), arguments

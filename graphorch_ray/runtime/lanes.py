@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..model.attempt import Failure, Launch
 from ..model.nodes import Node
 from .attempt import CLEANUP_SECONDS
+from .handles import StateHandle
 from .ray_errors import is_dead_actor
 from .stream import Stream
-from .wire import Blocked, Cancelled, Done, Failed, Report, Started
+from .wire import Blocked, Cancelled, Done, Failed, Report, Started, Where
 from .worker import WorkerProcess, run_items
 
 if TYPE_CHECKING:
@@ -56,7 +57,22 @@ def _actor() -> Any:
 class Pending:
     """An attempt from its launch to its answer."""
 
-    __slots__ = ("doom", "lane", "launch", "node", "order", "quarantined", "timer", "token")
+    __slots__ = (
+        "batch_size",
+        "began",
+        "call_id",
+        "doom",
+        "lane",
+        "launch",
+        "made",
+        "node",
+        "order",
+        "quarantined",
+        "timer",
+        "token",
+        "where",
+        "worker",
+    )
 
     def __init__(self, token: int, launch: Launch, node: Node, lane: Lane) -> None:
         self.token = token
@@ -66,8 +82,16 @@ class Pending:
         self.lane = lane
         self.quarantined = False
         self.timer: asyncio.TimerHandle | None = None
+        self.made: asyncio.Future[StateHandle] | None = None
+        """Who waits for the state, where the engine does not: it makes good what was lost."""
         self.doom: Failure | None = None
         """The failure it is charged with once the process that it was killed in is gone."""
+        self.where: Where | None = None
+        self.began: float | None = None
+        self.worker: Worker | None = None
+        self.call_id: Callable[[], str] | None = None
+        """Gives Ray's id of the call that it travelled in, where the attempt is traced."""
+        self.batch_size = 1
 
     def disarm(self) -> None:
         """Forget the attempt's timer."""
@@ -155,6 +179,8 @@ class TaskLane(Lane):
         generator = task.remote(job, *arguments)
         self.pool.ledger.take(self._request)
         self.pool.tasks += 1
+        if pending.launch.trace is not None:
+            pending.call_id = lambda: str(generator._generator_ref.task_id().hex())
         self.calls[pending.token] = TaskCall(self, pending, generator)
 
     def over(self, call: TaskCall) -> None:
@@ -179,12 +205,13 @@ class TaskCall:
     def _reported(self, report: Report, refs: Sequence[Any]) -> None:
         for message in report.messages:
             if isinstance(message, Started):
+                self.pending.where, self.pending.began = report.where, message.started
                 timeout = self.pending.node.options.timeout
                 if timeout is not None:
                     if self.pending.node.is_async:  # it stops itself; this is for when it cannot
                         timeout += CLEANUP_SECONDS + BLOCKED_GRACE_SECONDS
                     self.pending.timer = self.lane.pool.later(timeout, self._time_out)
-            else:
+            elif isinstance(message, Done | Failed):
                 # The answer is the last thing that a task says: its process is free now.
                 self.lane.over(self)
                 if self.pending.doom is not None:
@@ -323,6 +350,7 @@ class Worker:
         self.cancel_heard = False
         self.cancel_finished = False
         self.dead = False
+        self.where: Where | None = None
         self._holder: int | None = None
         self._waiting: list[Pending] = []
         self.stream = Stream(actor.serve.remote(), lane.pool.inbox, self._reported, self._ended)
@@ -330,6 +358,7 @@ class Worker:
     def take(self, pending: Pending) -> None:
         """Have it run with the next `flush`."""
         self.active[pending.token] = pending
+        pending.worker = self
         self._waiting.append(pending)
 
     def flush(self) -> None:
@@ -338,6 +367,10 @@ class Worker:
             job, arguments = self.lane.pool.job_of(self._waiting)
             tokens = [pending.token for pending in self._waiting]
             sent = self.actor.submit.remote(job, *arguments)
+            for pending in self._waiting:
+                pending.batch_size = len(tokens)
+                if pending.launch.trace is not None:
+                    pending.call_id = lambda: str(sent.task_id().hex())
             self._waiting = []
             inbox = self.lane.pool.inbox
             sent._on_completed(lambda value: inbox.post(self._submitted, (tokens, value)))
@@ -362,6 +395,7 @@ class Worker:
 
     def _reported(self, report: Report, refs: Sequence[Any]) -> None:
         self.heard = True
+        self.where = report.where
         following = iter(refs)
         for message in report.messages:
             match message:
@@ -380,6 +414,8 @@ class Worker:
 
     def _started(self, message: Started) -> None:
         pending = self.active.get(message.token)
+        if pending is not None:
+            pending.began = message.started
         if pending is not None and pending.node.options.timeout is not None:
             wait = pending.node.options.timeout + BLOCKED_GRACE_SECONDS
             pending.timer = self.lane.pool.later(wait, lambda: self._overdue(pending))

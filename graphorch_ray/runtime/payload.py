@@ -23,6 +23,7 @@ import cloudpickle
 from cloudpickle.cloudpickle import _class_setstate
 
 from ..errors import SerializationError
+from . import instruments
 
 SHARED_BUFFER_BYTES = 64 * 1024
 """A buffer of at least this many bytes is shared read-only; a smaller one is copied."""
@@ -40,9 +41,10 @@ class Payload:
         buffers: large buffers, in the order the pickle asks for them; read-only.
         refs: Ray references and actor handles inside the state, in order.
         size: number of messages (states in the list, for what is not a state).
+        stored: where the state is kept, if it is. Does not travel.
     """
 
-    __slots__ = ("buffers", "data", "refs", "size")
+    __slots__ = ("buffers", "data", "refs", "size", "stored")
 
     def __init__(
         self, data: Any, buffers: Sequence[Any] = (), refs: Sequence[Any] = (), size: int = 0
@@ -51,6 +53,7 @@ class Payload:
         self.buffers = buffers
         self.refs = refs
         self.size = size
+        self.stored: Any = None
 
     @property
     def nbytes(self) -> int:
@@ -187,11 +190,12 @@ _LOCAL_TYPES = (types.FunctionType, type, types.ModuleType, weakref.ref)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with two differences.
+    """cloudpickle, with three differences.
 
     Ray references are put aside instead of being pinned for ever; where the result stays in the
     process, so is all that `copy.deepcopy` would not copy. And a class that travels by value
     leaves the class of that name alone where it is defined already, its class variables included.
+    And a tracer or meter of OpenTelemetry travels by its name.
     """
 
     def __init__(self, file: io.BytesIO, *, local: bool, **options: Any) -> None:
@@ -203,6 +207,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._aside and isinstance(obj, self._aside) and obj is not _reference:
             self.refs.append(obj)
             return _reference, (len(self.refs) - 1,)
+        if (instrument := instruments.reduced(obj)) is not None:
+            return instrument
         reduced = super().reducer_override(obj)
         if isinstance(reduced, tuple) and reduced[-1] is _class_setstate:
             _defined.add(obj)

@@ -12,6 +12,33 @@ from ..model.edges import ConditionalEdge
 from ..model.graph import Graph
 from ..state import State
 
+Stored = Any
+"""Where a state is kept outside of this process and of Ray, as its vault tells it. Small, and can
+be pickled."""
+
+
+class Vault(Protocol):
+    """Keeps states outside of this process and of Ray. Travels to workers.
+
+    Attributes:
+        mapped: reading a state costs next to nothing where the vault is visible: large values are
+            memory-mapped, not copied.
+        shared: other processes may see it at all.
+    """
+
+    mapped: bool
+    shared: bool
+
+    def visible(self) -> bool:
+        """Whether this process sees the very vault that the driver sees."""
+
+    def save(self, state: Any, size: int) -> Stored:
+        """Keep a state of `size` messages. Blocks."""
+
+    def load(self, stored: Stored, *, mutable: bool = False) -> Any:
+        """A private copy of a state. Blocks."""
+
+
 Deliver = Callable[[Sequence[AttemptEvent]], None]
 """Called in the event loop's thread with attempts that started or ended."""
 
@@ -34,6 +61,7 @@ class RunContext:
         max_workers: node executions at once, at most.
         deliver: where attempts are reported.
         warn: where a sentence goes that the user should read.
+        vault: where states are kept, if the run has a place for them.
     """
 
     graph: Graph
@@ -42,6 +70,7 @@ class RunContext:
     max_workers: int
     deliver: Deliver
     warn: Callable[[str], None]
+    vault: Vault | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +78,7 @@ class PoolFacts:
     """What a pool counts over a run, for the summary."""
 
     workers_lost: int = 0
+    states_remade: int = 0
     uncharged_reruns: int = 0
     processes: set[int] = field(default_factory=set)
 
@@ -91,3 +121,9 @@ class Pool(Protocol):
 
     async def fetch(self, handle: StateHandle) -> Any:
         """`get`, without blocking the event loop for a large state."""
+
+    async def save(self, handles: Sequence[StateHandle]) -> list[Stored]:
+        """Keep states in the vault, where they are not kept already."""
+
+    def restore(self, stored: Stored, size: int, nbytes: int) -> StateHandle:
+        """A handle for a state in the vault; it is read where and when it is needed."""

@@ -24,6 +24,13 @@ def _is_lost(error: exceptions.RayTaskError) -> bool:
     return any(name in f"{type(error.cause).__name__} {error}" for name in _LOST)
 
 
+def is_lost(error: BaseException) -> bool:
+    """True where a call or a fetch failed because an object is gone with its machine."""
+    if isinstance(error, exceptions.RayTaskError):
+        return _is_lost(error)
+    return isinstance(error, exceptions.ObjectLostError | exceptions.NodeDiedError)
+
+
 def is_configuration(error: BaseException | None) -> bool:
     """True for what would happen again: a broken environment, a request no machine meets."""
     if isinstance(error, exceptions.RayTaskError) and _is_lost(error):

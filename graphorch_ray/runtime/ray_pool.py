@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from ..errors import NodeTimeoutError
 from ..model.attempt import (
     AttemptEvent,
-    AttemptFacts,
     AttemptFailed,
     AttemptSucceeded,
     Failure,
@@ -22,14 +20,16 @@ from ..model.attempt import (
 from ..model.nodes import Node
 from ..state import State
 from .attempt import CLEANUP_SECONDS
-from .driver import DriverSide
+from .driver import DriverSide, Inputs
+from .facts import facts_of
 from .failures import capture, unpack
 from .handles import CodeShelf, StateHandle
 from .jobs import make_job
-from .lanes import KILL_SECONDS, DriverLane, Lane, Pending, TaskLane, Worker, WorkerLane
+from .lane_table import LaneTable
+from .lanes import KILL_SECONDS, Lane, Pending, TaskLane, Worker
 from .modules import ship_unreachable_modules
-from .payload import Payload, dump
-from .pool import PoolFacts, RunContext
+from .payload import Payload
+from .pool import PoolFacts, RunContext, Stored
 from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
 from .resources import (
@@ -40,17 +40,11 @@ from .resources import (
     machines,
     machines_to_come,
     process_limit,
-    ray_options,
-    request_of,
 )
+from .states import States, tell_made
+from .stored import StoredPayload
 from .stream import Inbox
-from .wire import Done, Failed, Job, Message, Report
-
-SHARED_WORKERS = 4
-"""Worker processes that async nodes share, at most."""
-
-SHARED_WORKER_LOAD = 1000
-"""Async executions at once in one shared worker before another is started."""
+from .wire import Done, Failed, Job, Report
 
 ANSWER_SECONDS = 0.3
 """How long a worker has to say that it heard a cancel."""
@@ -69,15 +63,14 @@ class RayPool:
         self.facts = PoolFacts()
         self.tasks = 0
         self._tokens = itertools.count()
-        self._lanes: dict[Any, Lane] = {}
-        self._few_async = False
-        self._own_task: set[int] = set()  # async functions seen blocking an event loop
+        self._lanes = LaneTable(self)
         self._active: dict[int, Pending] = {}
         self._outbox: list[AttemptEvent] = []
         self._changed = asyncio.Event()
         self._deadline: float | None = None
         self._stopping = False
         self._shelf = CodeShelf()
+        self._bringing: set[asyncio.Task[None]] = set()
 
     async def start(self, context: RunContext) -> None:
         """Connect, look at the cluster, and refuse what could never run."""
@@ -85,16 +78,19 @@ class RayPool:
         self.inbox = Inbox()
         self._loop = asyncio.get_running_loop()
         self._driver = DriverSide(context, local=False)
+        self._states = States(context.vault, self._make, self.facts)
         done = ensure_ray()
         if done is not None:
             say(done)
         self._blocking, held = held_by_this_process()
         cluster = machines(held)
-        self._share = default_share(cluster, context.max_workers)
+        self._states.alone = len(cluster) == 1
+        self._states.blocking = self._blocking
+        self._lanes.share = default_share(cluster, context.max_workers)
         self.process_limit = process_limit(cluster)
         nodes = list(context.graph.nodes.values())
         to_come = machines_to_come()
-        waiting = check_possible(nodes, cluster, self._share, to_come)
+        waiting = check_possible(nodes, cluster, self._lanes.share, to_come)
         if waiting:
             context.warn(
                 f"No machine of the cluster can run {waiting} yet. The autoscaler may add one; the "
@@ -134,7 +130,7 @@ class RayPool:
 
     def launch(self, launches: Sequence[Launch]) -> None:
         """Queue attempts in their lanes, and start what may start."""
-        self._few_async = self._are_few(launches)
+        self._lanes.expect(map(self._driver.node, launches))
         for launch in launches:
             node = self._driver.node(launch)
             if node.is_passthrough:
@@ -144,68 +140,47 @@ class RayPool:
                 )
             elif not node.holds_slot:
                 self._driver.start(launch, self._fetcher(launch), self._finished)
+            elif self._states.at_hand(launch.states):
+                self._queue(launch)
             else:
-                lane = self._lane(node)
-                lane.queue.append(Pending(next(self._tokens), launch, node, lane))
+                self._soon(self._bring(launch))
         self.pump()
 
-    def _are_few(self, launches: Sequence[Launch]) -> bool:
-        """Whether async attempts are so few that Ray's idle processes are the quicker choice."""
-        lane = self._lanes.get("async")
-        if isinstance(lane, WorkerLane) and (lane.workers or lane.queue):
-            return False
-        nodes = map(self._driver.node, launches)
-        coming = sum(1 for node in nodes if node.placement == "async")
-        return coming + self.tasks <= SHARED_WORKERS
+    def _queue(self, launch: Launch) -> Pending:
+        node = self._driver.node(launch)
+        lane = self._lanes.of(node)
+        pending = Pending(next(self._tokens), launch, node, lane)
+        lane.queue.append(pending)
+        return pending
 
-    def _lane(self, node: Node) -> Lane:
-        """The lane that a node's attempts go through."""
-        placement = node.placement
-        if placement == "model":
-            return self._model_lane(node)
-        if placement == "driver":
-            return self._lanes.setdefault("driver", DriverLane(self))
-        default = self._share if placement == "task" else 0.0
-        if placement == "task" or self._few_async or _function(node) in self._own_task:
-            return self._task_lane(node, default)
-        if "async" not in self._lanes:
-            self._lanes["async"] = WorkerLane(
-                self,
-                {},
-                {"num_cpus": 0},
-                limit=SHARED_WORKERS,
-                load=SHARED_WORKER_LOAD,
-                exclusive=False,
-                replace_blocked=True,
-            )
-        return self._lanes["async"]
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._bringing.add(task)
+        task.add_done_callback(self._bringing.discard)
 
-    def _model_lane(self, node: Node) -> Lane:
-        key = ("model", node.node_id)
-        if key not in self._lanes:
-            self._lanes[key] = WorkerLane(
-                self,
-                request_of(node.options, 0.0),
-                {**ray_options(node.options, 0.0), "name": None},
-                limit=node.options.replicas or 1,
-                load=1,
-                exclusive=not node.is_async,
-                replace_blocked=False,
-            )
-        return self._lanes[key]
+    async def _bring(self, launch: Launch) -> None:
+        """Queue an attempt once its states are where it can take them."""
+        try:
+            await self._states.bring(launch.states)
+        except Exception as error:
+            failure = capture(error, "object_lost")
+            self.context.deliver([AttemptFailed(launch.key, failure, infrastructure=True)])
+        else:
+            self._queue(launch)
+            self.pump()
 
-    def _task_lane(self, node: Node, default: float) -> Lane:
-        options = ray_options(node.options, default)
-        key = ("task", repr(sorted(options.items(), key=lambda item: item[0])))
-        if key not in self._lanes:
-            self._lanes[key] = TaskLane(self, request_of(node.options, default), options)
-        return self._lanes[key]
+    async def _make(self, launch: Launch) -> StateHandle:
+        """Run the code of a launch once more, for a state that was lost."""
+        pending = self._queue(launch)
+        pending.made = self._loop.create_future()
+        self.pump()
+        return await pending.made
 
     def pump(self) -> None:
         """Start what slots and resources allow, oldest first, then report what has happened."""
         used: dict[int, Lane] = {}
         while len(self._active) < self.context.max_workers and not self._stopping:
-            lane = self._next_lane()
+            lane = self._lanes.next(idle=not self._active)
             if lane is None:
                 break
             pending = lane.queue.popleft()
@@ -230,17 +205,6 @@ class RayPool:
         for pending in lane.unsent():
             self.fail(pending, failure)
 
-    def _next_lane(self) -> Lane | None:
-        waiting = [lane for lane in self._lanes.values() if lane.queue]
-        ready = [lane for lane in waiting if lane.ready()]
-        if not ready and any(lane.starved() for lane in waiting):
-            idle = [lane for lane in self._lanes.values() if not lane.queue]
-            if any([lane.release_idle() for lane in idle]):  # noqa: C419 - all of them
-                ready = [lane for lane in waiting if lane.ready()]
-        if not ready and waiting and not self._active:
-            ready = waiting[:1]  # the cluster has changed since we looked: Ray will know
-        return min(ready, key=lambda lane: lane.queue[0].order) if ready else None
-
     def job_of(self, pendings: Sequence[Pending]) -> tuple[Job, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
         left = None if self._deadline is None else self._deadline - time.time()
@@ -249,45 +213,36 @@ class RayPool:
     # --- what lanes report --------------------------------------------------------------------
 
     def answer(
-        self, pending: Pending, message: Message, report: Report, refs: Sequence[Any]
+        self, pending: Pending, message: Done | Failed, report: Report, refs: Sequence[Any]
     ) -> None:
         """An attempt's own answer arrived."""
         self.facts.processes.add(report.where.pid)
-        facts = AttemptFacts(
-            started=getattr(message, "started", None),
-            ended=getattr(message, "ended", None),
-            worker_pid=report.where.pid,
-            ray_node=report.where.ray_node,
-            placement="task" if isinstance(pending.lane, TaskLane) else "worker",
-            input_bytes=sum(handle.nbytes for handle in pending.launch.states),
-            output_bytes=getattr(message, "nbytes", 0),
-            input_size=(
-                len(pending.launch.states)
-                if pending.launch.as_list
-                else pending.launch.states[0].size
-            ),
-            output_size=getattr(message, "size", 0),
-        )
+        facts = facts_of(pending, message, report.where)
         key = pending.launch.key
         if isinstance(message, Done):
             ref = refs[0] if refs else None
             handle = StateHandle(message.payload, ref, message.nbytes, message.size)
+            self._states.made(handle, pending.launch)
             routes = {
                 edge: route if isinstance(route, str) else unpack(*route)
                 for edge, route in message.routes.items()
             }
             self._settle(pending, AttemptSucceeded(key, handle, routes, facts))
-        elif isinstance(message, Failed):
+        else:
             failure = unpack(message.failure, message.error)
             if failure.reason == "deadline" and not self._stopping:
                 return  # the superstep's own time-out follows, and names the node that counts
-            self._settle(pending, AttemptFailed(key, failure, facts=facts))
+            lost = failure.reason == "object_lost"
+            if lost:
+                self._states.doubt(pending.launch.states)
+            self._settle(pending, AttemptFailed(key, failure, infrastructure=lost, facts=facts))
         if isinstance(pending.lane, TaskLane):
             self.pump()
 
     def fail(self, pending: Pending, failure: Failure) -> None:
         """An attempt failed by the driver's judgement."""
-        self._settle(pending, AttemptFailed(pending.launch.key, failure))
+        facts = facts_of(pending)
+        self._settle(pending, AttemptFailed(pending.launch.key, failure, facts=facts))
 
     def broken(self, pending: Pending, error: BaseException | None) -> None:
         """What an attempt ran on is gone: because it was killed for good reason, or by itself."""
@@ -298,12 +253,13 @@ class RayPool:
             self.fail(pending, capture(error))
         else:
             self.facts.workers_lost += isinstance(pending.lane, TaskLane)
-            self._settle(
-                pending,
-                AttemptFailed(
-                    pending.launch.key, infrastructure_failure(error), infrastructure=True
-                ),
+            failure = infrastructure_failure(error)
+            if failure.reason == "object_lost":
+                self._states.doubt(pending.launch.states)
+            event = AttemptFailed(
+                pending.launch.key, failure, infrastructure=True, facts=facts_of(pending)
             )
+            self._settle(pending, event)
         self.pump()
 
     def again(self, pending: Pending, *, suspect: bool = False) -> None:
@@ -314,34 +270,24 @@ class RayPool:
         if self._stopping:
             return
         anew = Pending(next(self._tokens), pending.launch, pending.node, pending.lane)
-        anew.order = pending.order
+        anew.order, anew.made = pending.order, pending.made
         anew.quarantined = suspect
         if pending.node.placement == "async" and (
-            suspect or _function(pending.node) in self._own_task
+            suspect or self._lanes.has_own_task(pending.node)
         ):
-            anew.lane = self._task_lane(pending.node, 0.0)
+            anew.lane = self._lanes.tasks_of(pending.node)
         anew.lane.queue.appendleft(anew)
         self.pump()
 
     def blocks_loop(self, node: Node) -> None:
         """A node was seen blocking an event loop: it gets tasks of its own from now on."""
-        if node.placement == "async" and _function(node) not in self._own_task:
-            self._own_task.add(_function(node))
-            self._move_out(_function(node))
+        if node.placement == "async" and not self._lanes.has_own_task(node):
+            self._lanes.give_own_task(node)
             self.context.warn(
                 f"Async node {node.node_id!r} blocks its event loop, which it shares with other "
                 "nodes. It runs in a process of its own from now on. Await something that waits "
                 "asynchronously, or make the function sync."
             )
-
-    def _move_out(self, function: int) -> None:
-        """Take a function's waiting attempts from the shared lane to the tasks."""
-        shared = self._lanes["async"]
-        moved = [pending for pending in shared.queue if _function(pending.node) == function]
-        shared.queue = deque(p for p in shared.queue if _function(p.node) != function)
-        for pending in moved:
-            pending.lane = self._task_lane(pending.node, 0.0)
-            pending.lane.queue.append(pending)
 
     def timed_out(self, pending: Pending) -> Failure:
         """The failure of an attempt that took longer than its node's time-out."""
@@ -361,7 +307,10 @@ class RayPool:
         """Free the attempt's slot and note its answer; `pump` sends it."""
         pending.disarm()
         if self._active.pop(pending.token, None) is not None and not self._stopping:
-            self._outbox.append(event)
+            if pending.made is None:
+                self._outbox.append(event)
+            elif not pending.made.done():
+                tell_made(pending.made, event)
         self._changed.set()
 
     def start_here(self, pending: Pending) -> None:
@@ -373,11 +322,11 @@ class RayPool:
 
         self._driver.start(pending.launch, self._fetcher(pending.launch), finished)
 
-    def _fetcher(self, launch: Launch) -> Callable[[], Awaitable[list[Payload]]]:
+    def _fetcher(self, launch: Launch) -> Inputs:
         """What fetches the inputs of an attempt into the driver."""
 
-        async def fetch() -> list[Payload]:
-            return [await self._payload(handle) for handle in launch.states]
+        async def fetch() -> list[Payload | StoredPayload]:
+            return [await self._states.payload(handle) for handle in launch.states]
 
         return fetch
 
@@ -389,7 +338,7 @@ class RayPool:
 
     async def route(self, launch_owner: str, edge: int, state: StateHandle) -> str | Failure:
         """Ask a router in the driver."""
-        payload = await self._payload(state)
+        payload = await self._states.payload(state)
         return await self._driver.route(launch_owner, edge, payload)
 
     async def wait(self, mailbox: asyncio.Event) -> None:
@@ -403,7 +352,7 @@ class RayPool:
             await asyncio.sleep(0)
             refs = [
                 stream.waiting_for
-                for lane in self._lanes.values()
+                for lane in self._lanes
                 for stream in lane.streams()
                 if stream.waiting_for is not None
             ]
@@ -418,7 +367,7 @@ class RayPool:
 
     def put(self, state: State) -> StateHandle:
         """Take a private copy of a state."""
-        return StateHandle.of(dump(state, "the initial state"))
+        return self._states.put(state)
 
     def get(self, handle: StateHandle) -> Any:
         """A private copy of the state behind a handle."""
@@ -426,27 +375,30 @@ class RayPool:
 
     async def fetch(self, handle: StateHandle) -> Any:
         """`get`, without blocking the event loop for a large state."""
-        return (await self._payload(handle)).load()
+        return await self._states.fetch(handle)
 
-    async def _payload(self, handle: StateHandle) -> Payload:
-        if handle.payload is not None or self._blocking:
-            return handle.fetch()
-        payload = await asyncio.wrap_future(handle.ref.future())
-        assert isinstance(payload, Payload)
-        return payload
+    async def save(self, handles: Sequence[StateHandle]) -> list[Stored]:
+        """Keep states in the vault, where they are not kept already."""
+        return await self._states.save(handles)
+
+    def restore(self, stored: Stored, size: int, nbytes: int) -> StateHandle:
+        """A handle for a state in the vault; it is read where and when it is needed."""
+        return self._states.restore(stored, size, nbytes)
 
     # --- stopping -----------------------------------------------------------------------------
 
     async def stop(self) -> None:
         """Kill tasks, give coroutines their clean-up time, kill the workers they ran in."""
         self._stopping = True
-        for lane in self._lanes.values():
+        for task in self._bringing:
+            task.cancel()
+        for lane in self._lanes:
             lane.queue.clear()
         for pending in self._active.values():
             pending.disarm()
         calls = [
             call
-            for lane in self._lanes.values()
+            for lane in self._lanes
             if isinstance(lane, TaskLane)
             for call in lane.calls.values()
         ]
@@ -460,14 +412,10 @@ class RayPool:
         self._active.clear()
         self._outbox.clear()
 
-    def _workers(self) -> list[Worker]:
-        lanes = (lane for lane in self._lanes.values() if isinstance(lane, WorkerLane))
-        return [worker for lane in lanes for worker in lane.workers]
-
     async def _stop_workers(self) -> None:
         """End the workers that run something, their coroutines first where they listen."""
         asked = time.monotonic()
-        busy = [worker for worker in self._workers() if worker.active]
+        busy = [worker for worker in self._lanes.workers if worker.active]
         for worker in busy:
             if not worker.blocked:
                 worker.cancel_all()
@@ -498,15 +446,11 @@ class RayPool:
     async def close(self) -> None:
         """Stop, and end every worker. Nothing that the run held is held any longer."""
         await self.stop()
-        for worker in self._workers():
+        for worker in self._lanes.workers:
             worker.kill()
         self._lanes.clear()
+        self._states.clear()
         self._shelf.clear()
-
-
-def _function(node: Node) -> int:
-    """What tells a node's function from others; several nodes may share one."""
-    return id(node.callables()[0])
 
 
 def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple, cast
 
 from ..errors import SerializationError
 from ..model.attempt import Failure
+from ..model.trail import TraceContext, Trail
 from .attempt import Code, Result, Work
 from .context import ExecutionInfo
 from .failures import capture, pack
 from .payload import Payload, load_code
+from .stored import StoredPayload
 
 CACHED_CODES = 4096
 """Pieces of node code that a worker process keeps loaded, at most."""
@@ -46,12 +48,12 @@ class Shipped(NamedTuple):
 class Item(NamedTuple):
     """One attempt to run.
 
-    `inputs` are payloads, or positions among the call's arguments.
+    `inputs` are payloads (here or in the vault), or positions among the call's arguments.
     """
 
     token: int
     code: str
-    inputs: tuple[Payload | int, ...]
+    inputs: tuple[Payload | StoredPayload | int, ...]
     as_list: bool
     mutable: bool
     is_async: bool
@@ -59,6 +61,7 @@ class Item(NamedTuple):
     routers: tuple[tuple[int, str], ...]
     info: ExecutionInfo
     announce: bool
+    trace: TraceContext | None = None
 
 
 class Job(NamedTuple):
@@ -101,6 +104,7 @@ class Done(NamedTuple):
     routes: Mapping[int, str | tuple[Failure, bytes | None]]
     started: float
     ended: float
+    trail: Trail | None = None
 
 
 class Failed(NamedTuple):
@@ -115,6 +119,7 @@ class Failed(NamedTuple):
     started: float
     ended: float
     abandoned: bool
+    trail: Trail | None = None
 
 
 class Blocked(NamedTuple):
@@ -148,7 +153,9 @@ def tell(token: int, result: Result) -> tuple[Message, Payload | None]:
     """The message for a result, and the payload that has to follow it, if any."""
     if result.failure is not None:
         bare, error = pack(result.failure)
-        return Failed(token, bare, error, result.started, result.ended, result.abandoned), None
+        return Failed(
+            token, bare, error, result.started, result.ended, result.abandoned, result.trail
+        ), None
     payload = result.payload
     assert payload is not None
     routes = {
@@ -164,6 +171,7 @@ def tell(token: int, result: Result) -> tuple[Message, Payload | None]:
         routes,
         result.started,
         result.ended,
+        result.trail,
     )
     return message, None if inline else payload
 
@@ -224,6 +232,7 @@ def work_of(item: Item, job: Job, arguments: Sequence[Payload], cache: CodeCache
         replace(item.info, deadline=None if job.time_left is None else time.time() + job.time_left),
         item.timeout,
         {edge: cache.load(key, job.codes) for edge, key in item.routers},
+        trace=item.trace,
     )
 
 

@@ -17,6 +17,7 @@ from functools import cache
 from ..model.ai import AIActionBase, ensure_model
 from ..model.nodes import AINode
 from .attempt import Work, run_blocking, run_on_loop
+from .gather import Gatherer, import_tracing, settle_in
 from .payload import Payload
 from .threads import DaemonThreads
 from .wire import (
@@ -59,6 +60,7 @@ def _where() -> Where:
 
 def run_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
     """Run items one after another, each reported as soon as it is done."""
+    settle_in()
     for item in job.items:
         if item.announce:
             yield Report((Started(item.token, time.time()),), 0, _where())
@@ -95,6 +97,7 @@ class WorkerProcess:
         self._unanswered = 0
         self._suspect: int | None = None
         self._starting = False
+        settle_in()
         threading.Thread(target=self._loop.run_forever, name="graphorch-loop", daemon=True).start()
 
     # --- called by the driver -----------------------------------------------------------------
@@ -116,6 +119,8 @@ class WorkerProcess:
 
     def submit(self, job: Job, *arguments: Payload) -> None:
         """Start items."""
+        if any(item.trace is not None for item in job.items):
+            import_tracing()  # takes long enough to look like a blocked event loop, over there
         self._starting = True
         self._out.put(_WAKE)
         self._loop.call_soon_threadsafe(self._start, job, arguments)
@@ -200,17 +205,18 @@ class WorkerProcess:
 
     async def _run(self, item: Item, job: Job, arguments: Sequence[Payload]) -> None:
         try:
-            try:
-                work = work_of(item, job, arguments, _codes)
-                await self._build_model(work)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                result = not_loaded(error, time.time())
-            else:
-                if item.announce:
-                    self._out.put((Started(item.token, time.time()), None))
-                result = await run_on_loop(work, self._threads)
+            with Gatherer(item.trace) as gatherer:
+                try:
+                    work = work_of(item, job, arguments, _codes)
+                    await self._build_model(work)
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:
+                    result = not_loaded(error, time.time())
+                else:
+                    if item.announce:
+                        self._out.put((Started(item.token, time.time()), None))
+                    result = await run_on_loop(work, self._threads, gatherer=gatherer)
             self._out.put(tell(item.token, result))
         except asyncio.CancelledError as error:
             if item.token not in self._cancelled:  # node code did that, not the driver

@@ -58,6 +58,7 @@ class RunSummary:
         nodes: per node; only nodes that did something.
         workers_lost: worker processes that ended by themselves.
         uncharged_reruns: attempts run again because of another attempt in the same process.
+        states_remade: states lost with their machine, and made by running their node once more.
         processes: worker processes that ran an attempt.
 
     Example:
@@ -77,6 +78,7 @@ class RunSummary:
     nodes: Mapping[str, NodeSummary] = field(default_factory=dict)
     workers_lost: int = 0
     uncharged_reruns: int = 0
+    states_remade: int = 0
     processes: int = 0
 
     @property
@@ -115,7 +117,13 @@ class SummaryRecorder:
         self._run = replace(self._run, status="running")
 
     def run_ended(
-        self, status: Status, *, workers_lost: int, uncharged_reruns: int, processes: int
+        self,
+        status: Status,
+        *,
+        workers_lost: int,
+        uncharged_reruns: int,
+        states_remade: int,
+        processes: int,
     ) -> None:
         """`execute()` is about to return or raise."""
         self._spent += time.perf_counter() - self._started
@@ -124,6 +132,7 @@ class SummaryRecorder:
             status=status,
             workers_lost=self._run.workers_lost + workers_lost,
             uncharged_reruns=self._run.uncharged_reruns + uncharged_reruns,
+            states_remade=self._run.states_remade + states_remade,
             processes=self._run.processes + processes,
         )
 

@@ -1,0 +1,154 @@
+"""Who listens to a run, and how they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..model.attempt import AttemptKey
+from ..model.trail import TraceContext
+from . import events as ev
+from .event import Event
+from .observers import Observer
+from .report_once import Once
+
+SETTLE_SECONDS = 0.5
+"""How long the end of a run waits for observers that have not read everything yet."""
+
+EVENTS_BEFORE_RUN = 100
+"""Events from before a run that are kept for it, at most; the newest."""
+
+
+class Listener(Protocol):
+    """Told every event of a run, in the run's own thread: it must be quick."""
+
+    def on_event(self, event: Event) -> None:
+        """Something happened."""
+
+
+class Tracer(Listener, Protocol):
+    """A listener that makes spans, and knows them while they are open."""
+
+    def context_of(self, key: AttemptKey) -> TraceContext | None:
+        """What an attempt is to be told of its span."""
+
+    def carrier(self) -> dict[str, str]:
+        """The run's span as a small dict."""
+
+
+Opened = Callable[["Broadcast"], Sequence[Listener]]
+"""Gives the listeners that the configuration asks for, when a run starts."""
+
+
+class Broadcast:
+    """Tells events to those who listen.
+
+    Args:
+        run_id: the run.
+        opened: called when a run starts; None where nothing is configured.
+
+    Attributes:
+        links: traces that the next run continues.
+        tracer: who makes spans of the current run.
+        untraced: what attempts are told where nobody makes spans; None tells them nothing.
+    """
+
+    def __init__(self, run_id: str, opened: Opened | None) -> None:
+        self.run_id = run_id
+        self.links: list[Mapping[str, str]] = []
+        self.tracer: Tracer | None = None
+        self.untraced: TraceContext | None = None
+        self._opened = opened
+        self._added: list[Listener] = []
+        self._listeners: tuple[Listener, ...] = ()
+        self._before: deque[Event] = deque(maxlen=EVENTS_BEFORE_RUN)
+        self._running = False
+        self._broken = Once()
+
+    def _open(self) -> bool:
+        """A run starts; say whether anybody listens."""
+        self._running = True
+        self.link_from(self.capture())
+        self.tracer = None
+        opened = self._opened(self) if self._opened is not None else ()
+        self._listeners = (*opened, *self._added)
+        return bool(self._listeners)
+
+    def _tell_what_came_before(self) -> None:
+        while self._before:
+            self.tell(self._before.popleft())
+
+    async def _close(self, *, patient: bool) -> None:
+        """The run has ended; a patient one gives observers a moment."""
+        observers = [one for one in self._listeners if isinstance(one, Observer)]
+        self._listeners = ()
+        if patient:
+            await _settle(observers)
+
+    def add_observer(self, function: Callable[[Event], Any]) -> Observer:
+        """Tell a function every event from now on, in a thread of its own."""
+        observer = Observer(function, self.remove)
+        self.add(observer)
+        return observer
+
+    def add(self, listener: Listener) -> None:
+        """Tell a listener every event from now on."""
+        self._added.append(listener)
+        if self._listeners:
+            self._listeners = (*self._listeners, listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Tell a listener nothing more."""
+        self._added = [other for other in self._added if other is not listener]
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+    def tell(self, event: Event) -> None:
+        """Tell everybody who listens; one that breaks is reported once and told nothing more."""
+        for listener in self._listeners:
+            try:
+                listener.on_event(event)
+            except Exception as error:
+                self.remove(listener)
+                self._broken.say(
+                    f"{type(listener).__name__} failed at {event.name!r} and is off for the rest "
+                    f"of the run: {type(error).__name__}: {error}"
+                )
+
+    def say(self, kind: type[Event], **facts: Any) -> None:
+        """Make an event of this kind and tell it; outside of a run, when the next one starts."""
+        if self._listeners:
+            self.tell(kind(**self._now(), **facts))
+        elif not self._running:
+            self._before.append(kind(**self._now(), **facts))
+
+    def refused(self, reason: str) -> None:
+        """The executor cannot be made: tell that, for there will be no run to tell it."""
+        self._listeners = tuple(self._opened(self)) if self._opened is not None else ()
+        for event in self._before:
+            self.tell(event)
+        self.say(ev.ExecutorInitFailed, reason=reason)
+        self._listeners = ()
+
+    # --- trace context for checkpoints --------------------------------------------------------
+
+    def capture(self) -> dict[str, str]:
+        """The trace of the run as a small dict, for a checkpoint; empty where there is none."""
+        return self.tracer.carrier() if self.tracer is not None else {}
+
+    def link_from(self, carrier: Mapping[str, str]) -> None:
+        """Have the next run span link to the one that `capture` gave."""
+        if carrier:
+            self.links.append(dict(carrier))
+
+    def _now(self) -> dict[str, Any]:
+        return {"time": time.time(), "run_id": self.run_id}
+
+
+async def _settle(observers: Sequence[Observer]) -> None:
+    """Give observers a moment to read what is left; a slow one goes on by itself."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < end and not all(one.wait(0) for one in observers):
+        await asyncio.sleep(0.002)

@@ -1,0 +1,460 @@
+"""The one place where a run says what happens; from here it goes to whoever listens.
+
+The summary is always kept. Events are made only while somebody listens: an observer, a stream,
+spans, metrics, logs, or the progress display.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..model.attempt import (
+    AttemptFacts,
+    AttemptFailed,
+    AttemptKey,
+    AttemptSucceeded,
+    Failure,
+    Launch,
+)
+from ..model.edges import ConditionalEdge
+from ..model.graph import Graph
+from ..policies import RetryPolicy
+from ..state import State
+from . import events as ev
+from .broadcast import Broadcast, Opened
+from .definition import router_name
+from .event import Event
+from .summary import RunSummary, Status, SummaryRecorder
+
+if TYPE_CHECKING:
+    from .progress import Progress
+
+
+class _Known(NamedTuple):
+    """What every event of an attempt says about its node."""
+
+    node_type: str
+    policy: RetryPolicy
+
+
+class _Out(NamedTuple):
+    """An attempt that has not ended."""
+
+    node_id: str
+    owner_id: str
+
+
+class EventHub(Broadcast):
+    """Counts and tells what an executor does.
+
+    Args:
+        graph: the executor's.
+        run_id: the run.
+        backend: ``"ray"`` or ``"inline"``.
+        policy: for nodes without one of their own.
+        opened: called when a run starts; None where nothing is configured.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        run_id: str,
+        backend: str,
+        policy: RetryPolicy,
+        opened: Opened | None = None,
+    ) -> None:
+        self.graph = graph
+        super().__init__(run_id, opened)
+        self._recorder = SummaryRecorder(run_id, graph.name, backend)
+        self._backend = backend
+        self._policy = policy
+        self._known: dict[str, _Known] = {}
+        self._out: dict[AttemptKey, _Out] = {}
+        self._failing_fallbacks: dict[int, ev.FallbackInvoked] = {}
+        self._superstep = 0
+        self._barrier: float | None = None
+
+    def summary(self) -> RunSummary:
+        """Facts about the run so far."""
+        return self._recorder.summary()
+
+    def show_progress(self) -> Progress:
+        """Display the next run, until what is returned is removed and closed."""
+        from .progress import Progress
+
+        shown = Progress()
+        self.add(shown)
+        return shown
+
+    # --- the run ------------------------------------------------------------------------------
+
+    def run_started(
+        self, max_supersteps: int, superstep_timeout: float | None, max_workers: int
+    ) -> None:
+        """`execute()` was called."""
+        self._recorder.run_started()
+        if not self._open():
+            return
+        self.tell(
+            ev.RunStarted(
+                **self._now(),
+                graph=self.graph.name,
+                backend=self._backend,
+                max_supersteps=max_supersteps,
+                timeout_per_superstep=superstep_timeout,
+                max_workers=max_workers,
+                user=_user(),
+                host=socket.gethostname(),
+            )
+        )
+        self._tell_what_came_before()
+
+    async def run_ended(
+        self,
+        status: Status,
+        error: BaseException | None,
+        message_count: int | None,
+        *,
+        workers_lost: int,
+        uncharged_reruns: int,
+        states_remade: int,
+        processes: int,
+    ) -> None:
+        """`execute()` is about to return or raise."""
+        self._running = False
+        self._recorder.run_ended(
+            status,
+            workers_lost=workers_lost,
+            uncharged_reruns=uncharged_reruns,
+            states_remade=states_remade,
+            processes=processes,
+        )
+        if not self._listeners:
+            return
+        self._cancel_rest("the run was cancelled" if status == "cancelled" else "the run ended")
+        now, superstep = self._now(), self._superstep
+        if error is None:
+            if message_count is not None:
+                self.tell(ev.FinalState(**now, superstep=superstep, message_count=message_count))
+            self.tell(ev.RunFinished(**now, superstep=superstep, message_count=message_count))
+        else:
+            self.tell(
+                ev.RunFailed(
+                    **now,
+                    superstep=superstep,
+                    status=status,
+                    error=str(error),
+                    error_type=type(error).__name__,
+                    node_id=getattr(error, "node_id", None),
+                )
+            )
+        await self._close(patient=status != "cancelled")
+
+    def run_failing(
+        self,
+        node_id: str,
+        message_count: int | None,
+        *,
+        timed_out: bool,
+        timeout: float | None,
+        out_of_supersteps: bool,
+    ) -> None:
+        """The machine gave the run up."""
+        if not self._listeners:
+            return
+        now, superstep = self._now(), self._superstep
+        for failed in self._failing_fallbacks.values():
+            self.tell(failed)
+        self._failing_fallbacks.clear()
+        self._cancel_rest("the superstep timed out" if timed_out else "another node failed")
+        if timed_out:
+            facts = {**now, "node_id": node_id, "superstep": superstep, "timeout": timeout}
+            self.tell(ev.SuperstepTimedOut(**facts))
+            self.tell(ev.NoFallback(**facts))
+        elif out_of_supersteps:
+            self.tell(
+                ev.MaxSuperstepsExceeded(**now, superstep=superstep, message_count=message_count)
+            )
+
+    # --- supersteps ---------------------------------------------------------------------------
+
+    def superstep_started(self, superstep: int, epoch: int, active_nodes: Iterable[str]) -> None:
+        """Launches follow."""
+        self._recorder.superstep_started()
+        self._superstep = superstep
+        if self._listeners:
+            self.tell(
+                ev.SuperstepStarted(
+                    **self._now(),
+                    superstep=superstep,
+                    active_nodes=tuple(active_nodes),
+                    epoch=epoch,
+                )
+            )
+
+    def superstep_ended(
+        self,
+        superstep: int,
+        next_active_nodes: Iterable[str],
+        transitions: Iterable[tuple[int, str, str, bool]],
+    ) -> None:
+        """The barrier has passed. A transition is (execution, source, sink, conditional)."""
+        self._recorder.superstep_ended()
+        if self._listeners:
+            self._barrier = time.time()
+            self._edges_taken(superstep - 1, transitions)
+            self.tell(
+                ev.SuperstepCompleted(
+                    **self._now(), superstep=superstep, next_active_nodes=tuple(next_active_nodes)
+                )
+            )
+        self._superstep = superstep
+
+    def _edges_taken(
+        self, superstep: int, transitions: Iterable[tuple[int, str, str, bool]]
+    ) -> None:
+        taken: dict[tuple[str, str, bool], list[int]] = {}
+        for execution, source, sink, conditional in transitions:
+            taken.setdefault((source, sink, conditional), []).append(execution)
+        now = self._now()
+        for (source, sink, conditional), executions in taken.items():
+            self.tell(
+                ev.EdgeTaken(
+                    **now,
+                    source_node=source,
+                    sink_node=sink,
+                    superstep=superstep,
+                    router_func=self._router(source, sink) if conditional else None,
+                    count=len(executions),
+                    executions=tuple(executions),
+                )
+            )
+
+    def _router(self, source: str, sink: str) -> str:
+        for edge in self.graph.edges_from(source):
+            if isinstance(edge, ConditionalEdge) and any(s.node_id == sink for s in edge.sinks):
+                return router_name(edge)
+        return "?"
+
+    def dropped(self, node_id: str, arrived: int, sources: Sequence[str]) -> None:
+        """States arrived of which the first is used."""
+        self._recorder.dropped(node_id, arrived - 1)
+        if self._listeners:
+            self.tell(
+                ev.StatesDropped(
+                    **self._now(),
+                    node_id=node_id,
+                    superstep=self._superstep,
+                    arrived=arrived,
+                    sources=tuple(sources),
+                )
+            )
+
+    # --- attempts -----------------------------------------------------------------------------
+
+    def launched(self, launches: Sequence[Launch]) -> Sequence[Launch]:
+        """Attempts are about to start; gives them as they are to be started."""
+        for launch in launches:
+            if launch.key.attempt == 0 and launch.key.rerun == 0:
+                self._recorder.launched(launch.node_id, launch.owner_id)
+        if not self._listeners:
+            return launches
+        tracer = self.tracer
+        traced: list[Launch] = []
+        for launch in launches:
+            key = launch.key
+            self._out[key] = _Out(launch.node_id, launch.owner_id)
+            self._failing_fallbacks.pop(key.execution, None)
+            _, policy = self._about(launch.node_id)
+            self.tell(
+                ev.AttemptStarted(
+                    **self._attempt(key, launch.node_id, launch.owner_id),
+                    max_retries=policy.max_retries,
+                    retry_delay=policy.delay_before(key.attempt),
+                )
+            )
+            context = tracer.context_of(key) if tracer is not None else self.untraced
+            traced.append(launch if context is None else launch._replace(trace=context))
+        return traced
+
+    def attempt_ended(self, node_id: str, event: AttemptSucceeded | AttemptFailed) -> None:
+        """An attempt that was launched gave a state, or failed."""
+        if isinstance(event, AttemptSucceeded):
+            self._recorder.succeeded(node_id, event.facts)
+        else:
+            self._recorder.failed(
+                node_id, event.failure, event.facts, infrastructure=event.infrastructure
+            )
+        if not self._listeners:
+            return
+        out = self._out.pop(event.key, None)
+        if out is None:
+            return
+        about = self._attempt(event.key, out.node_id, out.owner_id)
+        self._tell_what_it_did(about, event.facts)
+        if isinstance(event, AttemptSucceeded):
+            self._completed(about, event.facts)
+        else:
+            self._failed(about, event)
+
+    def _tell_what_it_did(self, about: dict[str, Any], facts: AttemptFacts) -> None:
+        """The events inside an attempt, each with its own time."""
+        inside: list[Event] = []
+        if facts.started is not None:
+            at = {**about, "time": facts.started}
+            inside.append(ev.CodeStarted(**at, input_size=facts.input_size))
+        for note in facts.trail.notes if facts.trail is not None else ():
+            inside.append(_NOTES[note.name](**{**about, "time": note.time}, **note.attributes))
+        for event in inside:
+            self.tell(event)
+
+    def _completed(self, about: dict[str, Any], facts: AttemptFacts) -> None:
+        if facts.ended is not None:
+            at = {**about, "time": facts.ended}
+            self.tell(ev.CodeEnded(**at, output_size=facts.output_size))
+        key: AttemptKey = about["key"]
+        if key.role == "fallback":
+            self.tell(
+                ev.FallbackSucceeded(
+                    time=about["time"],
+                    run_id=self.run_id,
+                    source_node=about["owner_id"],
+                    fallback_node=about["node_id"],
+                    reason="",
+                    superstep=key.superstep,
+                    execution=key.execution,
+                )
+            )
+        self.tell(
+            ev.NodeCompleted(
+                **about, input_size=facts.input_size, output_size=facts.output_size, facts=facts
+            )
+        )
+
+    def _failed(self, about: dict[str, Any], event: AttemptFailed) -> None:
+        failure, key = event.failure, event.key
+        _, policy = self._about(about["node_id"])
+        self.tell(
+            ev.AttemptFailed(
+                **about,
+                max_retries=policy.max_retries,
+                retry_delay=policy.delay_before(key.attempt),
+                error=failure.message,
+                error_type=_class_name(failure),
+                reason=failure.reason,
+                infrastructure=event.infrastructure,
+                traceback=failure.traceback,
+                facts=event.facts,
+            )
+        )
+        if key.role == "fallback":  # it has failed for good unless it is launched again
+            self._failing_fallbacks[key.execution] = ev.FallbackFailed(
+                **self._now(),
+                source_node=about["owner_id"],
+                fallback_node=about["node_id"],
+                reason=failure.message,
+                superstep=key.superstep,
+                execution=key.execution,
+            )
+
+    def retried(
+        self, key: AttemptKey, node_id: str, delay: float, max_retries: int, failure: Failure
+    ) -> None:
+        """The attempt `key` was scheduled, after the one before it failed."""
+        self._recorder.retried(node_id)
+        self._failing_fallbacks.pop(key.execution, None)
+        if self._listeners:
+            self.tell(
+                ev.RetryScheduled(
+                    **self._attempt(key._replace(attempt=key.attempt - 1), node_id, node_id),
+                    max_retries=max_retries,
+                    retry_delay=delay,
+                    error=failure.message,
+                )
+            )
+
+    def fallback_invoked(
+        self, superstep: int, execution: int, node_id: str, fallback_id: str, failure: Failure
+    ) -> None:
+        """A node failed for good; its fallback's launch follows."""
+        if self._listeners:
+            self.tell(
+                ev.FallbackInvoked(
+                    **self._now(),
+                    source_node=node_id,
+                    fallback_node=fallback_id,
+                    reason=failure.message,
+                    superstep=superstep,
+                    execution=execution,
+                )
+            )
+
+    def _cancel_rest(self, reason: str) -> None:
+        out, self._out = self._out, {}
+        for key, (node_id, owner_id) in out.items():
+            self.tell(ev.AttemptCancelled(**self._attempt(key, node_id, owner_id), reason=reason))
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def falls_back_to_checkpoint(
+        self, node_id: str, timeout: float | None, checkpoint: str, superstep: int
+    ) -> None:
+        """A superstep timed out, and `superstep` of a checkpoint comes next."""
+        if self._listeners:
+            now, late = self._now(), self._superstep
+            self._cancel_rest("the superstep timed out")
+            self.tell(ev.SuperstepTimedOut(**now, node_id=node_id, superstep=late, timeout=timeout))
+            self.tell(ev.FallbackToCheckpoint(**now, checkpoint=checkpoint, superstep=superstep))
+
+    def since_barrier(self) -> float | None:
+        """Seconds since the newest barrier, for the lag of a checkpoint; None before the first."""
+        return None if self._barrier is None else max(0.0, time.time() - self._barrier)
+
+    # --- helpers ------------------------------------------------------------------------------
+
+    def _attempt(self, key: AttemptKey, node_id: str, owner_id: str) -> dict[str, Any]:
+        return {
+            "time": time.time(),
+            "run_id": self.run_id,
+            "key": key,
+            "node_id": node_id,
+            "owner_id": owner_id,
+            "node_type": self._about(node_id).node_type,
+        }
+
+    def _about(self, node_id: str) -> _Known:
+        known = self._known.get(node_id)
+        if known is None:
+            node = self.graph.nodes[node_id]
+            known = _Known(node.node_type, node.retry_policy or self._policy)
+            self._known[node_id] = known
+        return known
+
+
+_NOTES: dict[str, Callable[..., Event]] = {
+    kind.name: kind for kind in (ev.ModelBuilt, ev.ToolRequested, ev.ToolAnswered)
+}
+
+
+def _class_name(failure: Failure) -> str:
+    """The class of what was raised, with its module unless that is Python's own."""
+    name = failure.mro_names[0] if failure.mro_names else failure.type_name
+    return name.removeprefix("builtins.")
+
+
+def message_count(state: State | None) -> int | None:
+    """How many messages a state has; None where there is no state."""
+    return None if state is None else len(state.messages)
+
+
+@cache
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        return ""

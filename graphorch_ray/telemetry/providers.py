@@ -1,0 +1,85 @@
+"""Which OpenTelemetry SDK, if any, takes what a run has to say.
+
+Nothing of OpenTelemetry is imported where neither the program nor the environment asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+
+    from .outlet import Outlet
+
+_relays: WeakKeyDictionary[Any, Outlet] = WeakKeyDictionary()
+
+
+def tracer_provider() -> TracerProvider | None:
+    """The SDK's tracer provider that is set up in this process; None where there is none."""
+    _use_environment()
+    if "opentelemetry.sdk.trace" not in sys.modules:
+        return None
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        return None
+    return provider if getattr(provider, "wants_spans", True) else None
+
+
+def meter_provider() -> MeterProvider | None:
+    """The SDK's meter provider that is set up in this process; None where there is none."""
+    if "opentelemetry.sdk.metrics" not in sys.modules:
+        return None
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    provider = metrics.get_meter_provider()
+    if not isinstance(provider, MeterProvider):
+        return None
+    return provider if getattr(provider, "wants_metrics", True) else None
+
+
+def span_sink(provider: TracerProvider) -> Callable[[ReadableSpan], None]:
+    """Where finished spans go, so that the provider's exporters get them.
+
+    OpenTelemetry has no public way to hand over a span that somebody else measured; the
+    processors of a provider take one. Those of the library's own provider never block; others
+    are called in a thread.
+    """
+    processor = provider._active_span_processor
+    if getattr(provider, "hands_over_at_once", False):
+        return processor.on_end
+    relay = _relays.get(provider)
+    if relay is None:
+        from .outlet import Outlet
+
+        def deliver(spans: Any) -> None:
+            for span in spans:
+                processor.on_end(span)
+
+        relay = _relays[provider] = Outlet("The span processor of the tracer provider", deliver)
+        import atexit
+
+        atexit.register(relay.close, 5.0)
+    return relay.put
+
+
+def flush_relays(timeout: float) -> bool:
+    """Hand everything that was made so far to the providers; false where time ran out."""
+    return all([relay.flush(timeout) for relay in list(_relays.values())])  # noqa: C419 - all
+
+
+def _use_environment() -> None:
+    """Set up what the standard variables ask for, once, unless the program has done so."""
+    if any(name.startswith("OTEL_") for name in os.environ):
+        from .setup import configure_from_environment
+
+        configure_from_environment()

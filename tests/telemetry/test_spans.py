@@ -1,0 +1,126 @@
+"""The tree of spans of a run, its links, and what happens where nothing is configured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
+
+from graphorch_ray import (
+    GraphExecutionError,
+    GraphExecutor,
+    ProcessingNode,
+    RetryPolicy,
+    State,
+    telemetry,
+)
+from tests.runtime.nodes import chain, echo, fail, fallback, star
+from tests.telemetry.conftest import events
+
+
+def executor(graph, **options):
+    return GraphExecutor(graph, State([1]), backend="inline", **options)
+
+
+def test_a_run_is_one_tree_run_superstep_execution_attempt(spans):
+    executor(chain(ProcessingNode("a", echo))).run()
+    run = spans.one("run")
+    assert run.parent is None
+    assert {span.context.trace_id for span in spans.all()} == {run.context.trace_id}
+    parent = {"superstep": "run", "execution": "superstep", "attempt": "execution"}
+    by_id = {span.context.span_id: span for span in spans.all()}
+    for span in spans.all():
+        kind = span.attributes["graphorch.span"]
+        if kind != "run":
+            above = by_id[span.parent.span_id]
+            assert above.attributes["graphorch.span"] == parent[kind]
+            assert above.start_time <= span.start_time <= span.end_time <= above.end_time
+    assert [len(spans.of(kind)) for kind in ("superstep", "execution", "attempt")] == [3, 3, 3]
+
+
+def test_the_callers_current_span_is_the_parent(spans):
+    with trace.get_tracer("test").start_as_current_span("caller") as caller:
+        executor(chain(ProcessingNode("a", echo))).run()
+    assert spans.one("run").parent.span_id == caller.get_span_context().span_id
+
+
+def test_an_aggregator_links_to_the_attempts_that_fed_it(spans):
+    executor(star(ProcessingNode("a", echo), ProcessingNode("b", echo))).run()
+    fed = [link.context.span_id for link in spans.one("execution", node_id="join").links]
+    feeders = [spans.one("attempt", node_id=node_id).context.span_id for node_id in "ab"]
+    assert fed == feeders
+
+
+def test_a_retried_node_links_on_from_the_attempt_that_gave_its_result(spans):
+    graph = star(ProcessingNode("a", fail), fallbacks={"a": ProcessingNode("f", fallback)})
+    executor(graph, retry_policy=RetryPolicy(1, 0)).run()
+    assert len(spans.of("attempt", owner_id="a")) == 3
+    (link,) = spans.one("execution", node_id="join").links
+    assert link.context.span_id == spans.one("attempt", role="fallback").context.span_id
+
+
+def test_a_failed_attempt_has_the_exception_and_an_error_status(spans):
+    with pytest.raises(GraphExecutionError):
+        executor(chain(ProcessingNode("a", fail))).run()
+    attempt = spans.one("attempt", node_id="a")
+    assert attempt.status.status_code is StatusCode.ERROR
+    (raised,) = events(attempt, "exception")
+    assert raised["exception.type"] == "ValueError"
+    assert raised["exception.message"] == "no luck"
+    assert "raise ValueError" in raised["exception.stacktrace"]
+    for kind in ("execution", "superstep", "run"):
+        assert spans.of(kind)[-1].status.status_code is StatusCode.ERROR
+
+
+def test_a_run_that_goes_on_links_to_the_one_before(spans):
+    run = executor(chain(ProcessingNode("a", fail)))
+    for _ in range(2):
+        with pytest.raises(GraphExecutionError):
+            run.run()
+    first, second = spans.of("run")
+    assert [link.context for link in first.links] == []
+    assert [link.context.span_id for link in second.links] == [first.context.span_id]
+
+
+def test_a_carrier_links_a_run_in_another_process_to_this_one(spans):
+    first = executor(chain(ProcessingNode("a", echo)))
+    first.run()
+    carrier = first._hub.capture()
+    assert all(isinstance(value, str) for value in carrier.values())
+    second = executor(chain(ProcessingNode("a", echo)))
+    second._hub.link_from(carrier)
+    second.run()
+    one, two = spans.of("run")
+    assert two.context.trace_id != one.context.trace_id
+    (link,) = two.links
+    assert (link.context.trace_id, link.context.span_id) == (
+        one.context.trace_id,
+        one.context.span_id,
+    )
+
+
+def test_with_nothing_configured_no_span_is_made(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("a span was made")
+
+    monkeypatch.setattr(ReadableSpan, "__init__", refuse)
+    telemetry.shutdown()
+    run = executor(chain(ProcessingNode("a", echo)))
+    assert run.run() == State([1])
+    assert run._hub.capture() == {}
+
+
+def test_with_nothing_configured_the_sdk_is_not_even_imported():
+    code = """
+import sys
+from graphorch_ray import GraphBuilder, GraphExecutor, State
+builder = GraphBuilder()
+builder.add_concrete_edge("start", "end")
+assert GraphExecutor(builder.build_graph(), State(), backend="inline").run() == State()
+assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
