@@ -219,3 +219,15 @@ def test_large_graphs_are_laid_out_in_seconds(count: int) -> None:
 def test_a_long_chain_needs_no_recursion() -> None:
     layout = lay_out(sketch([(f"{n}", f"{n + 1}") for n in range(3000)] + [("2999", "0")]))
     assert [route.loop for route in layout.routes].count(True) == 1
+
+
+def test_a_loop_is_closed_by_the_edge_that_leads_back_towards_the_start() -> None:
+    edges = [("start", "find"), ("find", "work"), ("work", "merge"), ("merge", "end")]
+    edges += [("merge", "again"), ("again", "work")]
+    loops = [route.arrow for route in lay_out(sketch(edges)).routes if route.loop]
+    assert [(arrow.source, arrow.sink) for arrow in loops] == [("again", "work")]
+
+
+def test_a_short_cut_is_no_loop() -> None:
+    edges = [("start", "a"), ("a", "b"), ("b", "c"), ("start", "c"), ("c", "end")]
+    assert not any(route.loop for route in lay_out(sketch(edges)).routes)

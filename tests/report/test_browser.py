@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Open the report of some spans; at the end no page may have complained of anything."""
     said: list[str] = []
-    pages = []
+    pages: list[Any] = []
 
     def opened(spans: list[Span], **options: Any) -> Any:
         path = write_report(spans, tmp_path / f"run{len(pages)}.html")
@@ -431,6 +431,7 @@ def test_everything_has_a_name_and_a_role(show: Callable[..., Any]) -> None:
     page = show(small_run())
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("button, input, a, section, [role], [tabindex]")]
+            .filter((e) => e.getAttribute("role") !== "status")
             .filter((e) => !(
                 e.getAttribute("aria-label") || e.getAttribute("aria-labelledby")
                 || e.textContent.trim() || (e.labels && e.labels.length)

@@ -57,7 +57,7 @@ class Simulation:
     def span(
         self, kind: str, name: str, parent: str | None, begin: float, end: float, **told: Any
     ) -> Span:
-        span = {
+        span: Span = {
             "traceId": f"{zlib.crc32(self.run_id.encode()):032x}",
             "spanId": told.pop("span_id", None) or self.next_id(),
             "parentSpanId": parent,

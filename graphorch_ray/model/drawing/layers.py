@@ -6,7 +6,7 @@ turn again above their sink, so that each enters from above like all others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -26,8 +26,8 @@ class Link:
         source: The box it leaves.
         sink: The box it leads to.
         label: The room its text needs.
-        rank: Where links run in a circle, one of the highest rank is drawn as leading back;
-            0 is for what always happens.
+        rank: Where links run in a circle and none of them leads back more than another, one
+            of the highest rank is drawn as leading back; 0 is for what always happens.
         firm: Whether boxes should stand in line along it; loops never are firm.
     """
 
@@ -109,22 +109,24 @@ def _lists(result: Layered) -> list[list[int]]:
 
 
 def _closing(count: int, links: Sequence[Link]) -> list[bool]:
-    """Tell for each link whether it closes a loop over links of its rank or below."""
-    order = _by_distance(count, links)
-    place = {box: number for number, box in enumerate(order)}
-    leaving: list[list[int]] = [[] for _ in range(count)]
-    closing = [False] * len(links)
+    """Tell for each link whether it is the one that closes a loop.
+
+    Links that lead away from the first box come first: they close none. The others follow,
+    by rank, then those that lead back least; one that finds a way from its sink to its source
+    closes a loop.
+    """
+    distance = _distances(count, links)
+    back = [distance[link.source] - distance[link.sink] for link in links]
+    below: list[list[int]] = [[] for _ in range(count)]
+    doubtful = []
     for number, link in enumerate(links):
-        if link.rank == 0:
-            leaving[link.source].append(number)
-    for number in _back_links(order, links, leaving):
-        closing[number] = True
-    below = [
-        [links[number].sink for number in numbers if not closing[number]] for numbers in leaving
-    ]
-    others = [number for number, link in enumerate(links) if link.rank > 0]
-    others.sort(key=lambda number: (links[number].rank, place[links[number].source]))
-    for number in others:
+        if back[number] < 0:
+            below[link.source].append(link.sink)
+        else:
+            doubtful.append(number)
+    closing = [False] * len(links)
+    doubtful.sort(key=lambda number: (links[number].rank, back[number]))
+    for number in doubtful:
         link = links[number]
         closing[number] = _reaches(below, link.sink, link.source)
         if not closing[number]:
@@ -132,47 +134,23 @@ def _closing(count: int, links: Sequence[Link]) -> list[bool]:
     return closing
 
 
-def _by_distance(count: int, links: Sequence[Link]) -> list[int]:
-    """Return the boxes by their distance from the first, then what that does not reach."""
+def _distances(count: int, links: Sequence[Link]) -> list[int]:
+    """Return how many links each box is away from the first, or from a first of its own."""
     sinks: list[list[int]] = [[] for _ in range(count)]
     for link in links:
         sinks[link.source].append(link.sink)
-    order: dict[int, None] = {}
+    distance = [-1] * count
     for root in range(count):
-        if root in order:
+        if distance[root] >= 0:
             continue
-        order[root] = None
+        distance[root] = 0
         ready = [root]
         for box in ready:  # grows while it is walked
-            fresh = [sink for sink in dict.fromkeys(sinks[box]) if sink not in order]
-            order.update(dict.fromkeys(fresh))
-            ready += fresh
-    return list(order)
-
-
-def _back_links(
-    order: Sequence[int], links: Sequence[Link], leaving: Sequence[Sequence[int]]
-) -> Iterator[int]:
-    """Yield the links that lead back to where a depth-first walk came from."""
-    done: dict[int, bool] = {}  # False while the walk is below the box
-    for root in order:
-        if root in done:
-            continue
-        done[root] = False
-        stack = [(root, iter(leaving[root]))]
-        while stack:
-            box, rest = stack[-1]
-            for number in rest:
-                sink = links[number].sink
-                if sink not in done:
-                    done[sink] = False
-                    stack.append((sink, iter(leaving[sink])))
-                    break
-                if not done[sink]:
-                    yield number
-            else:
-                done[box] = True
-                stack.pop()
+            for sink in sinks[box]:
+                if distance[sink] < 0:
+                    distance[sink] = distance[box] + 1
+                    ready.append(sink)
+    return distance
 
 
 def _reaches(below: Sequence[Sequence[int]], start: int, goal: int) -> bool:

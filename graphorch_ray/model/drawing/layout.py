@@ -1,8 +1,8 @@
 """Gives every box and arrow of a sketch its place, from top to bottom in layers.
 
-Written here because what there is does not fit: the layout must come with the package on
-every platform (no compiled wheel), under a licence that goes with ours, with sizes of boxes,
-routes of arrows and loops. See ``docs/report.md`` for the libraries that were weighed.
+Written here because what there is does not fit: the layout must run on every platform with
+no compiled wheel, under a licence that goes with ours, and give sizes of boxes, routes of
+arrows and loops. ``docs/report.md`` names the libraries that were weighed.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from .layers import Layered
 __all__ = ["place_across"]
 
 ROUNDS = 12
+Side = tuple[list[list[int]], list[list[int]]]  # neighbours above, or below: the firm ones, all
+
+LOOSE = 0.1  # how much a loop or a fallback pulls what nothing else does
 LONG = 6.0  # how much more a piece inside a long arrow pulls than one at a box
 
 
@@ -30,11 +33,12 @@ def place_across(graph: Layered, gap: float, boxes: int) -> list[float]:
             arrows, and where these run on through several layers they stay straight.
     """
     places = _Places(graph, gap, boxes)
+    above, below = (graph.firm_above, graph.above), (graph.firm_below, graph.below)
     for _ in range(ROUNDS):
-        places.pull(graph.layers, (graph.firm_above,))
-        places.pull(graph.layers[::-1], (graph.firm_below,))
-    places.pull(graph.layers, (graph.firm_above, graph.firm_below))
-    for run in _runs(graph, boxes):
+        places.pull(graph.layers, (above,))
+        places.pull(graph.layers[::-1], (below,))
+    places.pull(graph.layers, (above, below))
+    for run in 2 * list(_runs(graph, boxes)):  # the second time some have more room
         places.straighten(run)
     left = min((x - w / 2 for x, (w, _) in zip(places.x, graph.sizes, strict=True)), default=0.0)
     return [x - left for x in places.x]
@@ -63,7 +67,7 @@ class _Places:
         """Return places as close to the first of the layer as may be."""
         return list(accumulate((self.apart[pair] for pair in pairwise(layer)), initial=0.0))
 
-    def pull(self, layers: Iterable[list[int]], sides: Sequence[list[list[int]]]) -> None:
+    def pull(self, layers: Iterable[list[int]], sides: Sequence[Side]) -> None:
         """Move the vertices of each layer in turn towards their neighbours on these sides."""
         for layer in layers:
             offsets = self._offsets(layer)
@@ -76,15 +80,19 @@ class _Places:
             for vertex, offset, place in zip(layer, offsets, _rising(wanted), strict=True):
                 self.x[vertex] = place + offset
 
-    def _wish(self, vertex: int, sides: Sequence[list[list[int]]]) -> tuple[float, float]:
+    def _wish(self, vertex: int, sides: Sequence[Side]) -> tuple[float, float]:
         """Return where a vertex would best be, and how much that matters."""
         total = weight = 0.0
-        for side in sides:
-            for other in side[vertex]:
+        for firm, _ in sides:
+            for other in firm[vertex]:
                 pull = LONG if vertex >= self.boxes and other >= self.boxes else 1.0
                 total += pull * self.x[other]
                 weight += pull
-        return (total / weight, weight) if weight else (self.x[vertex], 0.1)
+        for _, any_ in sides if not weight else ():
+            for other in any_[vertex]:
+                total += LOOSE * self.x[other]
+                weight += LOOSE
+        return (total / weight, weight) if weight else (self.x[vertex], LOOSE)
 
     def straighten(self, run: Sequence[int]) -> None:
         """Put a run on one line, or on as few as the neighbours leave room for."""

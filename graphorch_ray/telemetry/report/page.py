@@ -77,7 +77,7 @@ def render(run: Run, graph: Graph | None = None) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _policy(styles: Iterable[str], scripts: Iterable[str]) -> str:

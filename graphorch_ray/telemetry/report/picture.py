@@ -157,7 +157,9 @@ def _told(box: Box, facts: NodeFacts | None) -> Box:
     if facts is None:
         return replace(box, note=" · ".join(filter(None, (box.note, "not run"))), mark="unused")
     often = times(facts.executions + facts.stood_in)
-    words = [box.note, often, duration(quantile(facts.run_times, 50))]
+    words = [box.note, often]
+    if facts.run_times:
+        words.append(duration(quantile(facts.run_times, 50)))
     if facts.failures:
         words.append(f"{facts.failures:,} failed")
     return replace(

@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..event import PREFIX
+from ..jsonlines import FORMAT
+
 __all__ = [
     "Attempt",
     "Checkpoint",
@@ -27,8 +30,6 @@ __all__ = [
 ]
 
 Span = Mapping[str, Any]
-FORMAT = "graphorch-trace/1"
-PREFIX = "graphorch."
 _CHECKPOINTS = {
     "checkpoint_save": "saved",
     "checkpoint_load": "loaded",
