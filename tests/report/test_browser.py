@@ -328,6 +328,16 @@ def test_a_box_of_the_graph_shows_its_node_by_click_and_by_key(show: Callable[..
     assert pressed.get_attribute("tabindex") == "0"
 
 
+def test_a_wide_drawing_scrolls_or_is_fitted_to_the_page(show: Callable[..., Any]) -> None:
+    page = show(wide_run(300))
+    width = "document.querySelector('.picture svg').getBoundingClientRect().width"
+    room = page.evaluate("document.querySelector('.picture').clientWidth")
+    assert page.evaluate(width) > room
+    page.get_by_label("fit to the width of the page").check()
+    assert page.evaluate(width) <= room
+    assert not show(small_run()).get_by_label("fit to the width of the page").is_visible()
+
+
 def test_a_node_of_the_table_is_shown_too(show: Callable[..., Any]) -> None:
     page = show(small_run())
     page.locator("#nodes-table .pick", has_text="write").first.click()
@@ -477,6 +487,8 @@ def test_it_prints_dark_on_white_even_from_a_dark_screen(show: Callable[..., Any
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(23, 32, 43)"
+    paper = "getComputedStyle(document.querySelector('.go-paper')).fill"
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()
     assert page.pdf()[:5] == b"%PDF-"
 

@@ -66,7 +66,7 @@ _PAGE = """<!doctype html>
 <style>
 body {{ margin: 0; font-family: system-ui, sans-serif; }}
 svg {{ display: block; margin: 1rem auto; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #14181d; color: #eceff3; }} }}
+@media screen and (prefers-color-scheme: dark) {{ body {{ background: #14181d; color: #eceff3; }} }}
 </style>
 </head>
 <body>

@@ -123,7 +123,7 @@ text-anchor:middle}}
 .go-is-failed .go-shape{{stroke-width:2.6}}
 .go-is-unused{{opacity:.62}}
 {_colours(LIGHT)}
-@media (prefers-color-scheme:dark){{
+@media screen and (prefers-color-scheme:dark){{
 {_colours(DARK)}
 }}
 """

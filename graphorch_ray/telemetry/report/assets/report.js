@@ -107,7 +107,16 @@
     });
   });
   const picture = document.querySelector(".picture");
-  picture.scrollLeft = (picture.scrollWidth - picture.clientWidth) / 2;
+  const fit = byId("fit");
+  fit.closest("p").hidden = picture.scrollWidth <= picture.clientWidth;
+  fit.addEventListener("change", () => {
+    picture.classList.toggle("fitted", fit.checked);
+    centre();
+  });
+  const centre = () => {
+    picture.scrollLeft = (picture.scrollWidth - picture.clientWidth) / 2;
+  };
+  centre();
 
   // --- tables, legend, links -----------------------------------------------------------------------
 
@@ -175,7 +184,9 @@
   }
 
   drawLegend();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawLegend);
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+    matchMedia(query).addEventListener("change", drawLegend);
+  }
   byId("slots-text").textContent =
     `Filled: attempts that ran at one time, at most ${timeline.busy.most}` +
     (data.slots ? ` (the line: ${data.slots} slots). ` : ". ") +
