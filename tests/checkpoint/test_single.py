@@ -127,6 +127,7 @@ def test_a_new_run_in_the_same_file_fences_the_old_one(where: Where) -> None:
 def test_of_two_that_claim_at_once_one_is_refused(where: Where) -> None:
     open_single(where).create_line(Header(run_id="7")).commit(step(0))
     line = open_single(where).line()
+    open_single(where).line().claim()
     names = line._files.names
     line._files.names = lambda folder: names(folder)[:-1]  # type: ignore[method-assign]
     try:
@@ -134,6 +135,33 @@ def test_of_two_that_claim_at_once_one_is_refused(where: Where) -> None:
             line.claim()
     finally:
         line._files.names = names  # type: ignore[method-assign]
+
+
+def test_a_run_at_rest_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    line = SingleStore(tmp_path / "run.ckpt").create_line(Header(run_id="7"))
+    line.commit(step(0))
+    line.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.ckpt"]
+    line.commit(step(1))  # it goes on, if nobody else has been there
+    line.release()
+    newer = SingleStore(tmp_path / "run.ckpt").line()
+    newer.claim()
+    newer.commit(step(2))
+    newer.release()
+    with pytest.raises(CheckpointConflictError, match="since this run was there last"):
+        line.commit(step(2))
+    assert SingleStore(tmp_path / "run.ckpt").line().newest() is not None
+
+
+def test_an_owner_whose_claim_was_cleared_away_stops(tmp_path: Path) -> None:
+    old = SingleStore(tmp_path / "run.ckpt").create_line(Header(run_id="7"))
+    old.commit(step(0))
+    new = SingleStore(tmp_path / "run.ckpt").line()
+    new.claim()
+    new.commit(step(1))
+    new.release()
+    with pytest.raises(CheckpointConflictError):
+        old.commit(step(1))
 
 
 def test_values_wait_for_two_commits_and_no_longer(tmp_path: Path) -> None:
