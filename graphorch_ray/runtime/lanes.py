@@ -130,6 +130,9 @@ class Lane(ABC):
         """Give back what is held but not in use; say whether that was anything."""
         return False
 
+    def give_up(self, pending: Pending) -> None:  # noqa: B027 - what runs in the driver, runs
+        """End an attempt that is out and has not begun, because of its `doom`."""
+
     @abstractmethod
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
@@ -182,6 +185,10 @@ class TaskLane(Lane):
         if pending.launch.trace is not None:
             pending.call_id = lambda: str(generator._generator_ref.task_id().hex())
         self.calls[pending.token] = TaskCall(self, pending, generator)
+
+    def give_up(self, pending: Pending) -> None:
+        """End an attempt that is out and has not begun, because of its `doom`."""
+        self.calls[pending.token].kill()
 
     def over(self, call: TaskCall) -> None:
         """A call's process is free or gone."""
@@ -318,6 +325,12 @@ class WorkerLane(Lane):
         """Take back what the workers were not sent."""
         return [pending for worker in self.workers for pending in worker.unsent()]
 
+    def give_up(self, pending: Pending) -> None:
+        """End an attempt that is out and has not begun, because of its `doom`."""
+        for worker in list(self.workers):
+            if pending.token in worker.active:
+                worker.replace()
+
     def gone(self, worker: Worker) -> None:
         """A worker has ended."""
         if worker in self.workers:
@@ -434,7 +447,7 @@ class Worker:
             return
         self.lane.pool.answer(pending, message, report, refs)
         if isinstance(message, Failed) and message.abandoned:
-            self._replace()
+            self.replace()
 
     def _overdue(self, pending: Pending) -> None:
         """An attempt's time is up, and the worker has not said that it stopped it."""
@@ -449,7 +462,7 @@ class Worker:
             self.lane.pool.pump()
         elif self.blocked:
             pending.doom = self.lane.pool.timed_out(pending)
-            self._replace()
+            self.replace()
         else:
             pending.timer = self.lane.pool.later(CLEANUP_SECONDS, lambda: self._stuck(pending))
 
@@ -457,7 +470,7 @@ class Worker:
         pending.timer = None
         if pending.token in self.active:
             pending.doom = self.lane.pool.timed_out(pending)
-            self._replace()
+            self.replace()
 
     # --- its end ------------------------------------------------------------------------------
 
@@ -474,7 +487,7 @@ class Worker:
             self.dead = True
             ray.kill(self.actor, no_restart=True)
 
-    def _replace(self) -> None:
+    def replace(self) -> None:
         """Kill it because of one attempt. The others are no suspects: they start again."""
         self.kill()
         self.lane.gone(self)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from ..errors import NodeTimeoutError
+from ..errors import NodeTimeoutError, ResourceRequestError
 from ..model.attempt import (
     AttemptEvent,
     AttemptFailed,
@@ -45,6 +45,9 @@ from .states import States, tell_made
 from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
 from .wire import Done, Failed, Job, Report
+
+MACHINE_WAIT_SECONDS = 600.0
+"""How long an attempt waits for a machine that an autoscaler could add."""
 
 ANSWER_SECONDS = 0.3
 """How long a worker has to say that it heard a cancel."""
@@ -82,8 +85,8 @@ class RayPool:
         done = ensure_ray()
         if done is not None:
             say(done)
-        self._blocking, held = held_by_this_process()
-        cluster = machines(held)
+        self._blocking, self._held = held_by_this_process()
+        cluster = machines(self._held)
         self._states.alone = len(cluster) == 1
         self._states.blocking = self._blocking
         self._lanes.share = default_share(cluster, context.max_workers)
@@ -94,8 +97,10 @@ class RayPool:
         if waiting:
             context.warn(
                 f"No machine of the cluster can run {waiting} yet. The autoscaler may add one; the "
-                "nodes wait for it until their superstep's time is up."
+                f"nodes wait for it, {MACHINE_WAIT_SECONDS:g} s at most, and no longer than their "
+                "superstep's time."
             )
+        self._awaits_machine = bool(waiting)
         self.ledger = Ledger([*cluster, *to_come])
         ship_unreachable_modules()
         self._shelf.graph = context.graph
@@ -151,7 +156,25 @@ class RayPool:
         lane = self._lanes.of(node)
         pending = Pending(next(self._tokens), launch, node, lane)
         lane.queue.append(pending)
+        if self._awaits_machine:
+            self.later(MACHINE_WAIT_SECONDS, lambda: self._give_up_machine(pending))
         return pending
+
+    def _give_up_machine(self, pending: Pending) -> None:
+        """Fail an attempt that still waits for a machine which nobody has added."""
+        running = pending.token in self._active
+        if self._stopping or not (running or pending in pending.lane.queue):
+            return
+        try:
+            check_possible([pending.node], machines(self._held), self._lanes.share)
+        except ResourceRequestError as error:
+            if running:
+                pending.doom = capture(error)
+                pending.lane.give_up(pending)
+            else:
+                pending.lane.queue.remove(pending)
+                self._outbox.append(AttemptFailed(pending.launch.key, capture(error)))
+                self.pump()
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

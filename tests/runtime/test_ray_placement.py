@@ -295,6 +295,32 @@ def test_E4_what_an_autoscaler_could_add_is_waited_for_and_not_refused(monkeypat
         executor.run(superstep_timeout=0.5)
 
 
+@pytest.mark.parametrize("kind", ["task", "model"])
+def test_E4_the_wait_for_an_autoscaler_is_bounded(monkeypatch, kind):
+    to_come = [Machine({"CPU": 8.0, "GPU": 1.0}, {})]
+    monkeypatch.setattr("graphorch_ray.runtime.ray_pool.machines_to_come", lambda: to_come)
+    monkeypatch.setattr("graphorch_ray.runtime.ray_pool.MACHINE_WAIT_SECONDS", 0.3)
+    if kind == "task":
+        node = ProcessingNode("n", echo, num_gpus=1)
+    else:
+        node = AINode("n", "never built", Echo({}), num_gpus=1)
+    executor = GraphExecutor(chain(node), State([]), backend="ray")
+    with (
+        pytest.warns(GraphWarning, match=r"wait for it, 0\.3 s at most"),
+        pytest.raises(GraphExecutionError, match="at node 'n'") as raised,
+    ):
+        executor.run(superstep_timeout=None)
+    assert isinstance(raised.value.__cause__, ResourceRequestError)
+
+
+class Echo(AIActionBase):
+    def build_model(self):
+        self.model, self._model_built = "echo", True
+
+    def process_state(self, state):
+        return state
+
+
 def test_E4_the_ledger_counts_what_is_taken():
     ledger = Ledger([Machine({"GPU": 1.0}, {}), Machine({"GPU": 1.0}, {})])
     for _ in range(2):
