@@ -58,6 +58,9 @@ OWN_TASK_CLEANUP_SECONDS = 0.95
 BLOCKING_SLICE_SECONDS = 0.05
 """How long a driver inside a Ray task waits in Ray before it looks after its timers."""
 
+DRIVER_SLICE_SECONDS = 0.01
+"""The same while something runs in the driver itself, and wants its event loop."""
+
 
 class RayPool:
     """Runs nodes on Ray. Starts or joins one where this process has none."""
@@ -371,6 +374,7 @@ class RayPool:
             return
         import ray
 
+        never: Any = ray.ObjectRef.from_random()  # to wait in Ray even where nothing is out
         while not mailbox.is_set():
             await asyncio.sleep(0)
             refs = [
@@ -381,12 +385,11 @@ class RayPool:
             ]
             if mailbox.is_set():
                 return
-            if refs and not self._driver.busy:
-                ready, _ = ray.wait(refs, timeout=BLOCKING_SLICE_SECONDS, fetch_local=False)
-                if ready:
-                    await asyncio.sleep(0.001)
-            else:
-                await asyncio.sleep(0.005)
+            busy = self._driver.busy
+            seconds = DRIVER_SLICE_SECONDS if busy else BLOCKING_SLICE_SECONDS
+            ready, _ = ray.wait([*refs, never], timeout=seconds, fetch_local=False)
+            if ready:
+                await asyncio.sleep(0.001)
 
     def put(self, state: State) -> StateHandle:
         """Take a private copy of a state."""

@@ -10,7 +10,7 @@ import textwrap
 SCRIPT = """
 import asyncio, logging, sys, tempfile, time
 import ray
-from graphorch_ray import GraphExecutor, ProcessingNode, State, routing_function
+from graphorch_ray import GraphExecutor, HumanInTheLoopNode, ProcessingNode, State
 from tests.runtime.nodes import alabel, chain, label, star
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level=logging.ERROR,
@@ -50,8 +50,24 @@ class Async:
         state = await GraphExecutor(graph(), State(["x"])).execute(superstep_timeout=60)
         return state.messages
 
+@ray.remote(num_cpus=1)
+def other():
+    return "the CPU was free"
+
+@ray.remote(num_cpus=1)
+def human_in_a_task():
+    async def approve(state):
+        ref = other.remote()
+        while not ray.wait([ref], timeout=0)[0]:
+            await asyncio.sleep(0.01)
+        return State([ray.get(ref)])
+    graph = chain(HumanInTheLoopNode("approve", approve))
+    return GraphExecutor(graph, State(["x"])).run(superstep_timeout=60).messages
+
 assert ray.get(in_a_task.remote(), timeout=90) == EXPECTED
 print("task")
+assert ray.get(human_in_a_task.remote(), timeout=90) == ["the CPU was free"]
+print("human")
 messages, ticks = ray.get(awaited_in_a_task.remote(), timeout=90)
 assert messages == EXPECTED and ticks > 1
 print("awaited")
@@ -80,4 +96,4 @@ def test_inside_a_task_or_actor_with_the_only_cpu_no_cpu_is_held_while_waiting(t
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["task", "awaited", "Sync", "Async"]
+    assert done.stdout.split() == ["task", "human", "awaited", "Sync", "Async"]
