@@ -6,33 +6,29 @@ Holds what a run is made of, from one call to the next; `run` has the loop that 
 from __future__ import annotations
 
 import asyncio
-import operator
 import os
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Unpack, get_args
 
+from .checking import check, check_choice, check_count
 from .checkpoint import CheckpointData
+from .checkpoint.facts import check_same_graph
+from .checkpoint.kept import KeptStates, Later, Origin
+from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered, say_restored
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
 from .errors import CheckpointError, GraphExecutionError, GraphWarning
 from .model.graph import Graph
 from .policies import RetryPolicy
 from .run import Run
-from .runtime import Backend, Pool, make_pool
+from .runtime import ActiveStates, Backend, make_pool
 from .state import State
-from .telemetry import (
-    Event,
-    EventHub,
-    Observer,
-    RunSummary,
-    StreamReader,
-    configured_listeners,
-    message_count,
-)
+from .telemetry import Event, EventHub, Observer, RunSummary, make_hub, message_count
 from .telemetry import events as ev
-from .telemetry.observers import BUFFERED_EVENTS
+from .telemetry.observers import BUFFERED_EVENTS, stream
 
 OnMultipleStates = Literal["first", "each", "error"]
 
@@ -45,7 +41,8 @@ class GraphExecutor:
         initial_state: the state that `start` gets. It is copied, never changed.
         max_workers: node executions at once, at most.
         retry_policy: for nodes without one of their own. Default: no retry.
-        checkpoint_path: file for checkpoints, a local path or any fsspec URL.
+        checkpoint_path: where checkpoints are kept, a local path or any fsspec URL: a directory
+            of them, or one file if it ends in ``.ckpt`` or ``.pkl``.
         checkpoint_every: write one whenever this many supersteps have passed. Where a path is
             given, the start, the end and a failure are recorded in any case.
         allow_fallback_from_checkpoint: at the first superstep time-out, go on from the newest
@@ -58,6 +55,7 @@ class GraphExecutor:
             worker, machine or object). 3 rides out a lost machine, and stops what kills its
             worker every time.
         clock: for tests; see `graphorch_ray.testing.FakeClock`.
+        settings: how checkpoints are kept; see `CheckpointSettings`.
 
     Attributes:
         graph, initial_state, max_workers, retry_policy, checkpoint_path, checkpoint_every: as
@@ -67,6 +65,7 @@ class GraphExecutor:
         final_state: what `end` produced last, or None.
         summary: facts about the run so far.
         run_id: identifies the run; the same after a resume.
+        branch: the branch of the run; a fork from an older checkpoint gets its own.
 
     Raises:
         TypeError, ValueError: an argument is wrong; names it and what is legal.
@@ -93,20 +92,24 @@ class GraphExecutor:
         on_multiple_states: OnMultipleStates = "first",
         infrastructure_retries: int = 3,
         clock: Clock | None = None,
+        **settings: Unpack[CheckpointSettings],
     ) -> None:
-        _check("graph", graph, Graph, "a Graph, as GraphBuilder.build_graph() returns it")
-        _check("initial_state", initial_state, State, "a State, for example State(messages=[1])")
-        _check_count("max_workers", max_workers, 1)
-        _check_count("infrastructure_retries", infrastructure_retries, 0)
+        check("graph", graph, Graph, "a Graph, as GraphBuilder.build_graph() returns it")
+        if not isinstance(initial_state, Later):
+            check("initial_state", initial_state, State, "a State, for example State(messages=[1])")
+        check_count("max_workers", max_workers, 1)
+        check_count("infrastructure_retries", infrastructure_retries, 0)
         if checkpoint_every is not None:
-            _check_count("checkpoint_every", checkpoint_every, 0)
+            check_count("checkpoint_every", checkpoint_every, 0)
         if retry_policy is not None:
-            _check("retry_policy", retry_policy, RetryPolicy, "a RetryPolicy or None")
-        _check_choice("on_multiple_states", on_multiple_states, get_args(OnMultipleStates))
+            check("retry_policy", retry_policy, RetryPolicy, "a RetryPolicy or None")
+        check_choice("on_multiple_states", on_multiple_states, get_args(OnMultipleStates))
         backend = backend or os.environ.get("GRAPHORCH_BACKEND", "").strip() or "ray"  # type: ignore[assignment]
-        _check_choice("backend (or GRAPHORCH_BACKEND)", backend, get_args(Backend))
+        check_choice("backend (or GRAPHORCH_BACKEND)", backend, get_args(Backend))
+        check_settings(settings)
+        self._settings = settings
         self.graph = graph
-        self.initial_state = initial_state
+        self._initial: State | Later[State] = initial_state
         self.max_workers = max_workers
         self.retry_policy = retry_policy or RetryPolicy(max_retries=0, delay=0)
         self.checkpoint_path = checkpoint_path if checkpoint_path is None else str(checkpoint_path)
@@ -116,12 +119,16 @@ class GraphExecutor:
         self.on_multiple_states: OnMultipleStates = on_multiple_states
         self.infrastructure_retries = infrastructure_retries
         self.run_id = uuid.uuid4().hex
-        self.final_state: State | None = None
+        self.branch = "main"
+        self._final: State | Later[State] | None = None
         self._clock = clock or SystemClock()
         self._machine: SuperstepMachine | None = None
         self._waiting: list[tuple[str, list[State], tuple[str, ...]]] = [
             (graph.start_node.node_id, [initial_state], ())
         ]
+        self._kept: KeptStates | None = None  # stands for `_waiting` where states are not read yet
+        self._origin: Origin | None = None
+        self._origin_kept: KeptStates | None = None
         self._superstep = 0
         self._finished = False
         self._running = False
@@ -131,11 +138,19 @@ class GraphExecutor:
             reason = "Fallback from checkpoint is enabled, but no checkpoint_path is provided."
             self._hub.refused(reason)
             raise GraphExecutionError("GraphExecutor", reason)
+        self._keeper: Keeper | None = None
+        self._open_place()
+
+    def _open_place(self) -> None:
+        """Have a keeper for where checkpoints are to go by now."""
+        path = self.checkpoint_path
+        if path is None:
+            self._keeper = None
+        elif self._keeper is None or self._keeper.path != path:
+            self._keeper = Keeper(self, path, self._settings)
 
     def _new_hub(self) -> EventHub:
-        hub = EventHub(
-            self.graph, self.run_id, self.backend, self.retry_policy, configured_listeners
-        )
+        hub = make_hub(self.graph, self.run_id, self.backend, self.retry_policy)
         hub.say(
             ev.ExecutorInit,
             max_workers=self.max_workers,
@@ -156,10 +171,29 @@ class GraphExecutor:
     @property
     def active_states(self) -> Mapping[str, list[State]]:
         """By node id, the states that wait for the next superstep; fetched when read."""
-        if self._machine is None:
-            return ActiveStates({node_id: states for node_id, states, _ in self._waiting}, None)
-        active = {a.node_id: list(a.states) for a in self._machine.frontier}
-        return ActiveStates(active, make_pool(self.backend))
+        if self._machine is not None:
+            active = {a.node_id: list(a.states) for a in self._machine.frontier}
+            return ActiveStates(active, make_pool(self.backend).get)
+        if self._kept is not None:
+            numbers = {a.node_id: list(a.states) for a in self._kept.active}
+            return ActiveStates(numbers, self._kept.read)
+        return ActiveStates({node_id: states for node_id, states, _ in self._waiting}, _itself)
+
+    @property
+    def initial_state(self) -> State:
+        """The state the run began with."""
+        return self._initial.get() if isinstance(self._initial, Later) else self._initial
+
+    @property
+    def final_state(self) -> State | None:
+        """What `end` produced last, or None."""
+        return self._final.get() if isinstance(self._final, Later) else self._final
+
+    def _final_count(self) -> int | None:
+        """Messages in the final state, known without reading it."""
+        if isinstance(self._final, Later) and self._kept is not None:
+            return None if self._kept.final is None else self._kept.size(self._kept.final)
+        return message_count(self.final_state)
 
     @property
     def summary(self) -> RunSummary:
@@ -213,7 +247,7 @@ class GraphExecutor:
             GraphExecutionError: a node failed for good, time ran out, or supersteps did.
             ResourceRequestError, SerializationError, ClusterConnectionError: before any work.
         """
-        _check_count("max_supersteps", max_supersteps, 0)
+        check_count("max_supersteps", max_supersteps, 0)
         if superstep_timeout is not None and not superstep_timeout > 0:
             raise ValueError(
                 f"superstep_timeout must be seconds greater than 0, or None, "
@@ -223,6 +257,7 @@ class GraphExecutor:
             raise RuntimeError("This executor is running already; make one executor for each run.")
         if self._finished:
             return self.final_state
+        self._open_place()
         self._running = True
         shown = self._hub.show_progress() if progress else None
         try:
@@ -252,7 +287,7 @@ class GraphExecutor:
         """
         return self._hub.add_observer(function)
 
-    async def stream(
+    def stream(
         self,
         max_supersteps: int = 100,
         superstep_timeout: float | None = 300.0,
@@ -272,29 +307,14 @@ class GraphExecutor:
             print(executor.final_state)
             ```
         """
-        _check_count("buffer", buffer, 1)
-        reader = StreamReader(buffer)
-        self._hub.add(reader)
-        run = asyncio.ensure_future(self.execute(max_supersteps, superstep_timeout))
-        run.add_done_callback(lambda _: reader.wake())
-        try:
-            while not run.done():
-                for event in await reader.next_events():
-                    yield event
-            for event in reader.take():
-                yield event
-            run.result()
-        finally:
-            self._hub.remove(reader)
-            run.cancel()
-            await asyncio.wait((run,))
+        check_count("buffer", buffer, 1)
+        return stream(self._hub, partial(self.execute, max_supersteps, superstep_timeout), buffer)
 
     # --- checkpoints --------------------------------------------------------------------------
 
     def to_checkpoint(self) -> CheckpointData:
         """Everything the run needs to go on from here, elsewhere or later."""
         active = self.active_states
-        sources = {a.node_id: a.sources for a in self._machine.frontier} if self._machine else {}
         if self._finished:
             status = "finished"
         else:
@@ -304,26 +324,44 @@ class GraphExecutor:
         self._hub.say(
             ev.CheckpointCreated,
             active_node_ids=tuple(active),
-            final_state_message_count=message_count(self.final_state),
+            final_state_message_count=self._final_count(),
             max_workers=self.max_workers,
             superstep=self.superstep,
             retry_policy=self.retry_policy,
         )
+        return self._as_data(
+            status,
+            {node_id: active[node_id] for node_id in active},
+            {a.node_id: a.sources for a in self._machine.frontier} if self._machine else None,
+        )
+
+    def _as_data(
+        self,
+        status: str = "running",
+        active: Mapping[str, Sequence[State]] | None = None,
+        sources: Mapping[str, Sequence[str]] | None = None,
+    ) -> CheckpointData:
+        """What this executor is made of; its initial and final states are read when needed."""
+        if sources is None:
+            sources = {node_id: came_from for node_id, _, came_from in self._waiting}
         return CheckpointData(
             self.graph,
-            self.initial_state,
-            {node_id: active[node_id] for node_id in active},
+            self._initial,
+            active or {},
             self.superstep,
-            self.final_state,
+            self._final,
             self.retry_policy,
             self.max_workers,
             run_id=self.run_id,
+            branch=self.branch,
             status=status,
             checkpoint_every=self.checkpoint_every,
             allow_fallback_from_checkpoint=self.allow_fallback_from_checkpoint,
             on_multiple_states=self.on_multiple_states,
             infrastructure_retries=self.infrastructure_retries,
-            active_sources=sources or {node_id: s for node_id, _, s in self._waiting},
+            active_sources=sources,
+            trace=self._hub.capture(),
+            settings=remembered(self._settings),
         )
 
     @classmethod
@@ -334,22 +372,30 @@ class GraphExecutor:
         checkpoint_every: int | None = None,
         *,
         graph: Graph | None = None,
+        allow_graph_change: bool = False,
         backend: Backend | None = None,
         clock: Clock | None = None,
+        **settings: Unpack[CheckpointSettings],
     ) -> GraphExecutor:
         """An executor that goes on where a checkpoint was taken.
 
-        It keeps the run's id, its interval (unless another is given) and its options.
+        It keeps the run's id, its interval (unless another is given) and its options. Further
+        checkpoints in the place that it was loaded from continue its line; from an older
+        checkpoint than the newest of its line, they begin a line of their own.
 
         Args:
             chkpt: what `CheckpointData.load()` or `to_checkpoint()` gave.
             checkpoint_path: where to write further checkpoints; None writes none.
             checkpoint_every: interval in supersteps; None keeps the checkpoint's.
             graph: the graph to run, instead of the one in the checkpoint.
-            backend: as for the constructor.
-            clock: as for the constructor.
+            allow_graph_change: go on with a graph that is not the checkpoint's.
+            backend, clock, settings: as for the constructor.
+
+        Raises:
+            CheckpointError: the graph is another one than the checkpoint's (the message lists
+                what changed), or states wait at nodes that it does not have.
         """
-        _check(
+        check(
             "chkpt",
             chkpt,
             CheckpointData,
@@ -364,10 +410,12 @@ class GraphExecutor:
                 stacklevel=2,
             )
             fallback = False
+        if graph is not None and not allow_graph_change:
+            check_same_graph(chkpt.fingerprint, chkpt.node_fingerprints, graph)
         every = chkpt.checkpoint_every if checkpoint_every is None else checkpoint_every
         executor = cls(
             graph or chkpt.graph,
-            chkpt.initial_state,
+            chkpt._initial_state,  # type: ignore[arg-type]
             chkpt.max_workers,
             chkpt.retry_policy,
             checkpoint_path,
@@ -377,79 +425,87 @@ class GraphExecutor:
             on_multiple_states=chkpt.on_multiple_states,  # type: ignore[arg-type]
             infrastructure_retries=chkpt.infrastructure_retries,
             clock=clock,
+            **{**chkpt.settings, **settings},
         )
         executor._go_back_to(chkpt)
         return executor
 
     def _go_back_to(self, chkpt: CheckpointData) -> None:
-        unknown = [node_id for node_id in chkpt.active_states if node_id not in self.graph.nodes]
+        kept = chkpt.untouched
+        active = [a.node_id for a in kept.active] if kept else list(chkpt.active_states)
+        unknown = [node_id for node_id in active if node_id not in self.graph.nodes]
         if unknown:
             raise CheckpointError(
                 f"The checkpoint has states waiting at {unknown}, which the graph does not have."
             )
         self.run_id = chkpt.run_id or self.run_id
+        self.branch = chkpt.branch
         self._hub = self._new_hub()
+        self._hub.link_from(chkpt.trace)
         self._superstep = chkpt.superstep
-        self.final_state = chkpt.final_state
+        self._final = chkpt._final_state
         self._finished = chkpt.status == "finished"
+        self._origin, self._origin_kept = chkpt.origin, chkpt.kept
+        self._kept = kept
         self._waiting = [
             (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-            for node_id, states in chkpt.active_states.items()
+            for node_id, states in (() if kept else chkpt.active_states.items())
             if states
         ]
         self._machine = None
-        self._hub.say(
-            ev.CheckpointRestored,
-            active_node_ids=tuple(chkpt.active_states),
-            final_state_message_count=message_count(chkpt.final_state),
-            max_workers=self.max_workers,
-            superstep=chkpt.superstep,
-            path=self.checkpoint_path,
-            interval=self.checkpoint_every,
+        say_restored(self, chkpt, active)
+
+    @classmethod
+    def resume(
+        cls,
+        url: str,
+        graph: Graph | None = None,
+        *,
+        superstep: int | None = None,
+        savepoint: str | None = None,
+        allow_graph_change: bool = False,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+        **settings: Unpack[CheckpointSettings],
+    ) -> GraphExecutor:
+        """An executor that goes on from the newest checkpoint in a place, and writes more there.
+
+        Args:
+            url: where the checkpoints are: a local path or any fsspec URL.
+            graph: the run's graph. Default: the one in the checkpoint, which is a pickle, and is
+                loaded only from a place that is trusted.
+            superstep, savepoint: go back to an older checkpoint; what follows is a new branch,
+                and what was there stays.
+            allow_graph_change: go on with a graph that is not the checkpoint's.
+            backend, clock, settings: as for the constructor.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            CheckpointError: it cannot be read, or the graph is another one.
+
+        Example:
+            ```python
+            final = GraphExecutor.resume("s3://bucket/runs/7", graph).run()
+            ```
+        """
+        chkpt = CheckpointData.load(
+            url,
+            superstep=superstep,
+            savepoint=savepoint,
+            key=settings.get("checkpoint_key"),
+            allow_pickle=settings.get("allow_pickle", False),
+            storage_options=settings.get("storage_options"),
+        )
+        return cls.from_checkpoint(
+            chkpt,
+            url,
+            graph=graph,
+            allow_graph_change=allow_graph_change,
+            backend=backend,
+            clock=clock,
+            **settings,
         )
 
 
-class ActiveStates(Mapping[str, list[State]]):
-    """By node id, the states that wait there. A state is fetched each time it is read.
-
-    Like the dict of lists that it stands for, it answers an unknown id with an empty list.
-    """
-
-    def __init__(self, active: Mapping[str, list[Any]], pool: Pool | None) -> None:
-        self._active = active
-        self._pool = pool
-
-    def __getitem__(self, node_id: str) -> list[State]:
-        states = self._active.get(node_id, [])
-        return states if self._pool is None else [self._pool.get(state) for state in states]
-
-    def __contains__(self, node_id: object) -> bool:
-        return node_id in self._active
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._active)
-
-    def __len__(self) -> int:
-        return len(self._active)
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{node_id!r}: {len(s)}" for node_id, s in self._active.items())
-        return f"ActiveStates({{{counts}}})"
-
-
-def _check(name: str, value: object, kind: type, legal: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {legal}, not {type(value).__name__}: {value!r}")
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}: {value!r}")
-    if operator.index(value) < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        allowed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+def _itself(state: State) -> State:
+    return state

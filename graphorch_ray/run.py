@@ -7,12 +7,11 @@ commands to the other. Whatever happens, it leaves nothing running.
 from __future__ import annotations
 
 import asyncio
-import time
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from .checkpoint import CheckpointData
+from .checkpointing import restored
 from .clock import Timer
 from .engine import (
     Activation,
@@ -35,12 +34,12 @@ from .engine import (
     SuperstepMachine,
     SuperstepStarted,
 )
-from .errors import CheckpointError, GraphExecutionError, GraphWarning, RemoteError
+from .errors import GraphExecutionError, GraphWarning, RemoteError
+from .failpoints import reach
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
 from .runtime import CLEANUP_SECONDS, Pool, RunContext, make_pool
 from .state import State
 from .telemetry import events as ev
-from .telemetry import message_count
 
 if TYPE_CHECKING:
     from .executor import GraphExecutor
@@ -54,6 +53,7 @@ class Run:
     ) -> None:
         self._executor = executor
         self._hub = executor._hub
+        self._keeper = executor._keeper
         self._timeout = superstep_timeout
         self._clock = executor._clock
         self._pool: Pool = make_pool(executor.backend)
@@ -84,16 +84,18 @@ class Run:
                 RunContext(
                     graph=executor.graph,
                     run_id=executor.run_id,
-                    branch="main",
+                    branch=executor.branch,
                     max_workers=executor.max_workers,
                     deliver=self._deliver,
                     warn=self._warn,
                 )
             )
-            first = executor._machine is None
+            unrecorded = False
+            if self._keeper is not None:
+                unrecorded = await self._keeper.open(self._pool, self._mailbox.set, self._warn)
             machine = self._machine()
-            if first:
-                await self._save()
+            if self._keeper is not None and unrecorded:
+                await self._keeper.record("start", "running", machine)
             final = await self._drive(machine)
             status = "finished"
             return final
@@ -103,12 +105,12 @@ class Run:
                 status = "cancelled"
             raise
         finally:
-            await self._close()
+            await self._close(cancelled=status == "cancelled")
             facts = self._pool.facts
             await self._hub.run_ended(
                 status,
                 raised,
-                message_count(executor.final_state),
+                executor._final_count(),
                 workers_lost=facts.workers_lost,
                 uncharged_reruns=facts.uncharged_reruns,
                 states_remade=facts.states_remade,
@@ -122,11 +124,16 @@ class Run:
         machine = executor._machine
         if machine is None:
             machine = SuperstepMachine(executor.graph, self._options)
-            frontier = self._put(executor._waiting)
-            final = executor.final_state
-            machine.restore(
-                executor._superstep, frontier, None if final is None else self._pool.put(final)
-            )
+            if executor._kept is not None:
+                frontier, final, done = restored(self._pool, executor._kept)
+                machine.restore(executor._superstep, frontier, final, done)
+            else:
+                given = executor.final_state
+                machine.restore(
+                    executor._superstep,
+                    self._put(executor._waiting),
+                    None if given is None else self._pool.put(given),
+                )
             executor._machine = machine
         else:
             machine.options = self._options
@@ -151,9 +158,11 @@ class Run:
                 if isinstance(command, Launch):
                     launches.append(command)
                 elif isinstance(command, SuperstepEnded):
+                    reach("barrier.before")
                     await self._superstep_ended(command)
+                    reach("barrier.after")
                 elif isinstance(command, RestoreCheckpoint):
-                    self._restore(machine, command.node_id)
+                    await self._restore(machine, command.node_id)
                 elif isinstance(command, RunFinished):
                     return await self._finish()
                 elif isinstance(command, RunFailed):
@@ -167,7 +176,12 @@ class Run:
             if machine.phase is Phase.READY:
                 commands = machine.proceed()
                 continue
-            commands = machine.handle(await self._next_events())
+            events = await self._next_events()
+            reach("outcome.before")
+            commands = machine.handle(events)
+            reach("outcome.after")
+            if self._keeper is not None and any(isinstance(e, AttemptSucceeded) for e in events):
+                self._keeper.progressed(machine)
 
     def _obey(self, command: Command) -> None:
         """Carry out a command that needs no waiting."""
@@ -213,6 +227,8 @@ class Run:
         self._mailbox.clear()
         if self._warned is not None:
             raise self._warned
+        if self._keeper is not None:
+            self._keeper.check()
         events, self._events = self._events, []
         for event in events:
             if isinstance(event, AttemptSucceeded | AttemptFailed):
@@ -231,7 +247,9 @@ class Run:
     def _launch(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
             self._nodes[launch.key] = launch.node_id
+        reach("dispatch.before")
         self._pool.launch(self._hub.launched(launches))
+        reach("dispatch.after")
 
     def _after(self, delay: float, name: Any, event: Event) -> None:
         """Deliver an event after some seconds."""
@@ -263,14 +281,17 @@ class Run:
             command.superstep, (a.node_id for a in command.frontier), command.transitions
         )
         every = self._executor.checkpoint_every
-        if command.frontier and every and command.superstep % every == 0:
+        keeper, machine = self._keeper, self._executor._machine
+        if keeper is None or machine is None or not command.frontier:
+            return
+        if every and command.superstep % every == 0:
             self._hub.say(
                 ev.AutoCheckpoint,
                 superstep=command.superstep,
                 path=self._executor.checkpoint_path or "",
                 active_nodes=tuple(a.node_id for a in command.frontier),
             )
-            await self._save()
+            await keeper.at_barrier(machine)
 
     def _ask(self, command: AskRouter) -> None:
         task = asyncio.get_running_loop().create_task(self._route(command))
@@ -303,8 +324,9 @@ class Run:
     async def _finish(self) -> State | None:
         executor = self._executor
         await self._fetch_final()
+        if self._keeper is not None and executor._machine is not None:
+            await self._keeper.record("end", "finished", executor._machine)
         executor._finished = True
-        await self._save()
         return executor.final_state
 
     async def _fail(self, command: RunFailed) -> None:
@@ -323,63 +345,40 @@ class Run:
             error.add_note(f"Node {node_id!r} failed too: {message}")
         self._hub.run_failing(
             command.node_id,
-            message_count(self._executor.final_state),
+            self._executor._final_count(),
             timed_out=command.limit == "time",
             timeout=self._timeout,
             out_of_supersteps=command.limit == "supersteps",
         )
         try:
             await self._fetch_final()
-            await self._save()
+            if self._keeper is not None and self._executor._machine is not None:
+                await self._keeper.record("failure", "failed", self._executor._machine)
         except Exception as unsaved:  # the run's own error is the one to be raised
             error.add_note(f"The failure could not be recorded: {unsaved}")
         raise error from _cause(failure)
 
-    def _restore(self, machine: SuperstepMachine, node_id: str) -> None:
+    async def _restore(self, machine: SuperstepMachine, node_id: str) -> None:
         """Go back to the newest checkpoint."""
-        path = self._executor.checkpoint_path
-        assert path is not None
-        chkpt = CheckpointData.load(path)
-        if chkpt.run_id != self._executor.run_id:
-            raise CheckpointError(
-                f"Superstep {machine.superstep} timed out, and the checkpoint in '{path}' to go "
-                "back to is another run's by now. Give each run a path of its own."
-            )
-        waiting = [
-            (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-            for node_id, states in chkpt.active_states.items()
-        ]
-        final = None if chkpt.final_state is None else self._pool.put(chkpt.final_state)
+        assert self._keeper is not None
+        superstep, kept = await self._keeper.newest()
+        frontier, final, done = restored(self._pool, kept)
         self._hub.say(
             ev.CheckpointLoaded,
-            superstep=chkpt.superstep,
-            path=path,
-            active_nodes=tuple(chkpt.active_states),
+            superstep=superstep,
+            path=self._executor.checkpoint_path or "",
+            active_nodes=tuple(active.node_id for active in frontier),
+            bytes=sum(item.stored.nbytes for item in kept.states),
         )
-        self._hub.falls_back_to_checkpoint(node_id, self._timeout, path, chkpt.superstep)
-        machine.restore(chkpt.superstep, self._put(waiting), final)
-
-    async def _save(self) -> None:
-        """Write a checkpoint, where there is a place for it."""
-        executor = self._executor
-        if executor.checkpoint_path is not None:
-            await self._fetch_final()
-            data = executor.to_checkpoint()
-            started = time.perf_counter()
-            data.save(executor.checkpoint_path)
-            self._hub.say(
-                ev.CheckpointSaved,
-                superstep=data.superstep,
-                path=executor.checkpoint_path,
-                active_nodes=tuple(data.active_states),
-                seconds=time.perf_counter() - started,
-                lag=self._hub.since_barrier(),
-            )
+        self._hub.falls_back_to_checkpoint(
+            node_id, self._timeout, self._executor.checkpoint_path or "", superstep
+        )
+        machine.restore(superstep, frontier, final, done)
 
     async def _fetch_final(self) -> None:
         machine = self._executor._machine
         if machine is not None and machine.final_state is not None:
-            self._executor.final_state = await self._pool.fetch(machine.final_state)
+            self._executor._final = await self._pool.fetch(machine.final_state)
 
     async def _stop(self) -> None:
         self._call_off_timers()
@@ -406,11 +405,13 @@ class Run:
             timer.cancel()
         self._timers.clear()
 
-    async def _close(self) -> None:
+    async def _close(self, *, cancelled: bool) -> None:
         """Stop everything, whoever cancels us meanwhile."""
 
         async def close() -> None:
             await self._stop()
+            if self._keeper is not None:
+                await self._keeper.close(self._executor._machine if cancelled else None)
             await self._pool.close()
 
         closing = asyncio.ensure_future(close())

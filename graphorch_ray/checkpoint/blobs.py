@@ -225,7 +225,7 @@ def _compress(parts: Iterable[Buffer], codec: str) -> memoryview:
     with pa.CompressedOutputStream(sink, codec) as out:
         for part in parts:
             out.write(pa.py_buffer(part))
-    return memoryview(sink.getvalue())
+    return memoryview(sink.getvalue()).cast("B")
 
 
 def _decompress(stored: memoryview, nbytes: int, codec: str) -> memoryview:
@@ -234,4 +234,4 @@ def _decompress(stored: memoryview, nbytes: int, codec: str) -> memoryview:
 
     with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(stored)), codec) as source:
         value: Any = source.read_buffer(nbytes + 1)
-    return memoryview(value).toreadonly()
+    return memoryview(value).cast("B").toreadonly()

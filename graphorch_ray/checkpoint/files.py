@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from mmap import ACCESS_READ, mmap
@@ -54,8 +55,11 @@ class Files(Protocol):
         Its name in the folder is asked for as late as possible: it may still be being computed.
         """
 
-    def read(self, name: str) -> tuple[bytes, bool]:
-        """Return a small file, and whether it is this user's own and nobody else can change it."""
+    def read(self, name: str, limit: int | None = None) -> tuple[bytes, bool]:
+        """Return a small file, and whether it is this user's own and nobody else can change it.
+
+        With a limit no more than its first `limit` bytes are read.
+        """
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> memoryview:
         """Return a large file, or a part of it, read-only; on local disk mapped, not read."""
@@ -123,7 +127,7 @@ class LocalFiles:
             finally:
                 os.unlink(beside)
         if self._linkless:
-            _write(path, (data,))
+            _write_making_folder(path, (data,))
         _sync_folder(folder)
 
     def put(self, folder: str, parts: Sequence[Buffer], name: Callable[[], str]) -> None:
@@ -137,12 +141,12 @@ class LocalFiles:
             raise
         _sync_folder(inside)
 
-    def read(self, name: str) -> tuple[bytes, bool]:
+    def read(self, name: str, limit: int | None = None) -> tuple[bytes, bool]:
         """Return a file; whose it is, is asked of what is read, not of the name."""
         with open(self._path(name), "rb") as file:
             about = os.fstat(file.fileno())
             own = about.st_uid == os.geteuid() and not about.st_mode & 0o022
-            return file.read(), own
+            return file.read(limit), own
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> memoryview:
         """Map a file."""
@@ -156,9 +160,10 @@ class LocalFiles:
     def size(self, name: str) -> int | None:
         """Return the length of a file."""
         try:
-            return os.stat(self._path(name)).st_size
+            about = os.stat(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return about.st_size if stat.S_ISREG(about.st_mode) else None
 
     def similar(self, folder: str, parts: Sequence[Buffer]) -> bool:
         """Compare lengths, and then a few places, with the files that are there."""
@@ -196,7 +201,7 @@ class LocalFiles:
                 os.rmdir(folder)
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.root, name)
+        return os.path.join(self.root, name) if name else self.root
 
     def _listed(self, folder: str) -> list[str]:
         try:
@@ -206,12 +211,16 @@ class LocalFiles:
 
     def _write_beside(self, folder: str, parts: Sequence[Buffer]) -> str:
         path = os.path.join(folder, f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
-        try:
-            _write(path, parts)
-        except FileNotFoundError:
-            _make_folder(folder)
-            _write(path, parts)
+        _write_making_folder(path, parts)
         return path
+
+
+def _write_making_folder(path: str, parts: Sequence[Buffer]) -> None:
+    try:
+        _write(path, parts)
+    except FileNotFoundError:
+        _make_folder(os.path.dirname(path))
+        _write(path, parts)
 
 
 def _write(path: str, parts: Iterable[Buffer]) -> None:

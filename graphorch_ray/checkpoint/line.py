@@ -24,7 +24,7 @@ from .pruning import Holdings, retained
 if TYPE_CHECKING:
     from .store import Store
 
-__all__ = ["Line", "writer_id"]
+__all__ = ["Line", "said", "writer_id"]
 
 _GROUP = 1000  # manifests to a directory: listing one costs one request
 _MOST_RACES = 100
@@ -135,14 +135,17 @@ class Line:
             CheckpointConflictError: another process is claiming it at the same time, and wins.
         """
         failpoints.reach("claim.before")
+        late: Manifest | None = None
+        tried: set[int] = set()
         for _ in range(_MOST_RACES):
             newest, unreadable = self._newest(None)
+            newest = late or newest
             if newest is None:
                 raise CheckpointError(
                     f"Line {self.name} of '{self._store.url}' has no readable checkpoint to go on "
                     "from."
                 )
-            seq = max(newest.seq, self._taken, *unreadable, 0) + 1
+            seq = max(newest.seq, self._taken, *unreadable, *tried, 0) + 1
             claimed = replace(
                 newest,
                 seq=seq,
@@ -150,7 +153,7 @@ class Line:
                 writer=self.writer,
                 kind="claim",
                 created=self._store.clock(),
-                fences=(*newest.fences, *sorted(unreadable), seq),
+                fences=(*newest.fences, *sorted({*unreadable, *tried, seq})),
                 trusted=True,
             )
             try:
@@ -160,7 +163,12 @@ class Line:
                 self._yield_to_claim(seq, newest.epoch)
                 continue
             self._taken = seq
-            if self._outrun(seq, unreadable):
+            tried.add(seq)
+            if self._outrun(seq):
+                continue
+            # Where files do not appear whole, one that was half written may be whole now.
+            late = None if self._files.atomic else self._first_whole(unreadable)
+            if late is not None:
                 continue
             self.epoch, self._next, self._fences = claimed.epoch, seq + 1, claimed.fences
             self._lost = None
@@ -267,6 +275,9 @@ class Line:
             if file.rpartition("@")[0] == quoted
         )
 
+    def release(self) -> None:
+        """Do nothing: an owner at rest stands in nobody's way."""
+
     def prune(self, keep: Iterable[Blob] = ()) -> None:
         """Delete what `keep_last` does not keep. Does nothing except after an own commit.
 
@@ -288,7 +299,7 @@ class Line:
         if going:
             going -= set(self.pins().values())
         names = [self._path(seq) for seq in sorted(going - holdings.fences)]
-        free = holdings.drop(going)
+        free = {name for name in holdings.drop(going) if name.startswith(f"{self._folder}/b/")}
         free -= {blob_name(blob) for blob in keep}
         self._files.delete(names)
         now = self._store.clock()
@@ -310,7 +321,13 @@ class Line:
         data = manifest.to_bytes(self._store.key, self.header.nonce)
         self._files.create(self._path(manifest.seq), data)
 
-    def _load(self, seq: int) -> Manifest:
+    def load(self, seq: int) -> Manifest:
+        """Return a manifest by its number.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            CheckpointError: it is damaged, or was written by a newer version.
+        """
         data, own = self._files.read(self._path(seq))
         manifest = Manifest.from_bytes(data, self._store.key, self.header.nonce, own=own)
         if (manifest.line, manifest.seq) != (self.name, seq):
@@ -328,7 +345,7 @@ class Line:
         """
         where = self._files.where(self._path(seq))
         try:
-            return self._load(seq)
+            return self.load(seq)
         except NewerVersionError as error:
             raise CheckpointError(f"Cannot read '{where}': {error}") from error
         except CheckpointError as error:
@@ -374,12 +391,11 @@ class Line:
                 break
         return None, unreadable
 
-    def _outrun(self, seq: int, unreadable: set[int]) -> bool:
+    def _outrun(self, seq: int) -> bool:
         """Say whether a claim came too late, and claims nothing.
 
         The owner may have gone on since the line was listed, so far that it has pruned the number
-        that was free then. And where files do not appear whole, one that was half written then may
-        be whole now.
+        that was free then.
 
         Raises:
             CheckpointConflictError: a newer owner has gone on from this very claim.
@@ -389,7 +405,15 @@ class Line:
             if newest is not None and seq in newest.fences:
                 self._refuse(newest)
             return True
-        return not self._files.atomic and any(self._read(n) for n in unreadable)
+        return False
+
+    def _first_whole(self, seqs: set[int]) -> Manifest | None:
+        for seq in sorted(seqs, reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                manifest = self._read(seq)
+                if manifest is not None:
+                    return manifest
+        return None
 
     def _yield_to_claim(self, seq: int, epoch: int) -> None:
         """The number is taken: give way where a new owner has it, not where the old one went on.
@@ -405,7 +429,7 @@ class Line:
     def _refuse(self, other: Manifest) -> None:
         raise CheckpointConflictError(
             f"Another process has taken over line {self.name} of '{self._store.url}' at the same "
-            f"time: {_said(other)}. If that one is not running any more, try again."
+            f"time: {said(other)}. If that one is not running any more, try again."
         )
 
     def _step_over(self, ours: Manifest) -> None:
@@ -416,7 +440,7 @@ class Line:
         """
         path = self._path(ours.seq)
         try:
-            other = self._load(ours.seq)
+            other = self.load(ours.seq)
         except (FileNotFoundError, NewerVersionError, SignatureError) as error:
             self._lose(ours, f"'{self._files.where(path)}' is not this process's: {error}")
         except CheckpointError as error:
@@ -426,7 +450,7 @@ class Line:
             self._fences += (ours.seq,)
         else:
             if other.writer != self.writer:
-                self._lose(ours, _said(other))
+                self._lose(ours, said(other))
             self._holdings.add(other)  # an earlier commit, whose answer was lost
         self._next += 1
 
@@ -434,14 +458,14 @@ class Line:
         """Where files do not appear whole, a new owner may not have seen ours in time."""
         for seq, other in self._descend():
             if seq > ours.seq:
-                self._lose(ours, _said(other) if other else f"manifest {seq} is there already")
+                self._lose(ours, said(other) if other else f"manifest {seq} is there already")
             return
 
     def _lose(self, ours: Manifest, other: str) -> None:
         self._may_prune = False
         self._lost = CheckpointConflictError(
             f"Another process has taken over line {self.name} of '{self._store.url}': {other}. "
-            f"This one ({_said(ours)}) stops here; what it did since its last checkpoint is not "
+            f"This one ({said(ours)}) stops here; what it did since its last checkpoint is not "
             "recorded."
         )
         raise self._lost
@@ -468,6 +492,7 @@ class Line:
         return set(numbers)
 
 
-def _said(manifest: Manifest) -> str:
+def said(manifest: Manifest) -> str:
+    """Say who wrote a manifest, and when."""
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(manifest.created))
     return f"epoch {manifest.epoch}, {manifest.writer}, {when}"

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
 import msgpack
@@ -188,7 +188,7 @@ class Header:
         trusted: as in `Manifest`.
     """
 
-    run_id: str
+    run_id: str = ""
     branch: str = ""
     parent: tuple[str, int] | None = None
     graph_name: str = ""
@@ -292,9 +292,9 @@ def _pack(value: Manifest | Header) -> bytes:
     items = {}
     for item in fields(value):
         content = getattr(value, item.name)
-        if item.name == "trusted" or not (content or content == 0) or content == item.default:
-            continue
-        items[item.name] = content
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if item.name != "trusted" and content != default:
+            items[item.name] = content
     try:
         packed: bytes = msgpack.packb(items, default=_plain, strict_types=True)
     except (TypeError, ValueError, OverflowError) as error:

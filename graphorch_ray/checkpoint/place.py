@@ -144,7 +144,7 @@ class PatientFiles:
         written tells it from somebody else's.
         """
         try:
-            self._write(name, lambda: self._files.create(name, data))
+            self._there("write", name, lambda: self._files.create(name, data))
         except FileExistsError:
             try:
                 there, _ = self.read(name)
@@ -155,11 +155,11 @@ class PatientFiles:
 
     def put(self, folder: str, parts: Sequence[Buffer], name: Callable[[], str]) -> None:
         """Write or replace a file."""
-        self._write(folder, lambda: self._files.put(folder, parts, name))
+        self._there("write into", folder, lambda: self._files.put(folder, parts, name))
 
-    def read(self, name: str) -> tuple[bytes, bool]:
-        """Return a small file, and whether it is this user's own."""
-        return self._try("read", name, lambda: self._files.read(name))
+    def read(self, name: str, limit: int | None = None) -> tuple[bytes, bool]:
+        """Return a small file, or its beginning, and whether it is this user's own."""
+        return self._try("read", name, lambda: self._files.read(name, limit))
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> memoryview:
         """Return a large file, or part of it."""
@@ -175,7 +175,7 @@ class PatientFiles:
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder."""
-        return self._try("list", folder, lambda: self._files.names(folder))
+        return self._there("list", folder, lambda: self._files.names(folder))
 
     def leftovers(self, folder: str) -> list[str]:
         """Return what a crash left in a folder."""
@@ -191,11 +191,14 @@ class PatientFiles:
         """Return a file's place, for messages."""
         return f"{self.url}/{name}" if name else self.url
 
-    def _write(self, name: str, call: Callable[[], T]) -> T:
+    def _there(self, doing: str, name: str, call: Callable[[], T]) -> T:
+        """Try what needs no file to be there: then it is the bucket that is not there."""
         try:
-            return self._try("write", name, call)
-        except FileNotFoundError as error:  # a bucket, or a mount, that is not there
-            raise CheckpointError(f"Cannot write '{self.where(name)}': {reason(error)}") from error
+            return self._try(doing, name, call)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"Cannot {doing} '{self.where(name)}': {reason(error)}"
+            ) from error
 
     def _try(self, doing: str, name: str, call: Callable[[], T]) -> T:
         for retry in itertools.count():

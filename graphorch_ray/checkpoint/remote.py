@@ -94,11 +94,14 @@ class FsspecFiles:
     def put(self, folder: str, parts: Sequence[Buffer], name: Callable[[], str]) -> None:
         """Write or replace a file."""
         content = b"".join(parts) if len(parts) != 1 else bytes(parts[0])
-        self._pipe(self._path(f"{folder}/{name()}"), content, "overwrite")
+        self._pipe(f"{self._path(folder)}/{name()}", content, "overwrite")
 
-    def read(self, name: str) -> tuple[bytes, bool]:
+    def read(self, name: str, limit: int | None = None) -> tuple[bytes, bool]:
         """Return a file; nothing here vouches for whose it is."""
-        return self._cat(self._path(name)), False
+        path = self._path(name)
+        if limit is None:
+            return self._cat(path), False
+        return self._fs.cat_file(path, start=0, end=limit), False
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> memoryview:
         """Return a file, or a part of it."""
@@ -237,8 +240,9 @@ class S3Files(FsspecFiles):
         return self._root.partition("/")[0]
 
     def _cat(self, path: str) -> bytes:
-        # Without this s3fs asks for the length first.
-        content: bytes = self._fs.cat_file(path, max_concurrency=1)
+        # Newer ones ask for the length first, unless they are told to read in one piece.
+        newer = "max_concurrency" in inspect.signature(self._fs._cat_file).parameters
+        content: bytes = self._fs.cat_file(path, **({"max_concurrency": 1} if newer else {}))
         return content
 
     def _make_folder(self, path: str) -> bool:

@@ -20,7 +20,7 @@ from .line import Line, writer_id
 from .manifest import Header, Manifest
 from .place import RETRY, Place
 
-__all__ = ["KEY_VARIABLE", "CheckpointInfo", "Line", "Store"]
+__all__ = ["KEY_VARIABLE", "CheckpointInfo", "Line", "Store", "info_of", "signing_key"]
 
 KEY_VARIABLE = "GRAPHORCH_CHECKPOINT_KEY"
 """The environment variable that holds the key of signatures, where none is given."""
@@ -122,13 +122,19 @@ class Store:
         """Whether it is on local disk."""
         return self.place.local
 
+    @property
+    def shared(self) -> bool:
+        """Whether another process could see it at all."""
+        return not self.url.startswith("memory:")
+
     def trusted(self, item: Manifest | Header) -> bool:
         """Whether what a manifest or header names may be unpickled.
 
         It may where its file is this user's own, on local disk, and nobody else can write to it;
-        where it is signed with the key of this store; and everywhere with `allow_pickle`.
+        where it is signed with the key of this store; in this process's own memory; and
+        everywhere with `allow_pickle`.
         """
-        return self.allow_pickle or item.trusted
+        return self.allow_pickle or item.trusted or not self.shared
 
     def lines(self) -> list[str]:
         """Return the names of the lines, oldest first."""
@@ -211,7 +217,7 @@ class Store:
                 pins.setdefault(seq, []).append(pin)
             for seq, manifest in line.manifests():
                 if manifest is None or manifest.kind != "claim":
-                    found.append(_info(name, seq, manifest, tuple(pins.get(seq, ()))))
+                    found.append(info_of(name, seq, manifest, tuple(pins.get(seq, ()))))
         return found
 
     def _said_lines(self) -> str:
@@ -232,7 +238,10 @@ def signing_key(key: bytes | str | None) -> bytes | None:
     return given or None
 
 
-def _info(line: str, seq: int, manifest: Manifest | None, pins: tuple[str, ...]) -> CheckpointInfo:
+def info_of(
+    line: str, seq: int, manifest: Manifest | None, pins: tuple[str, ...]
+) -> CheckpointInfo:
+    """Describe a manifest; None is one that cannot be read."""
     if manifest is None:
         return CheckpointInfo(line=line, seq=seq, savepoints=pins, valid=False)
     inline = sum(len(s.document) for s in manifest.states if isinstance(s.document, bytes))

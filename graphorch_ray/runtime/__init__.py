@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from .active import ActiveStates
 from .attempt import CLEANUP_SECONDS
 from .context import ExecutionInfo, current_execution
 from .inline import InlinePool
 from .pool import Pool, PoolFacts, RunContext
+from .stored import StoredPayload
 
 Backend = Literal["ray", "inline"]
 
@@ -23,12 +25,14 @@ def make_pool(backend: Backend) -> Pool:
 
 __all__ = [
     "CLEANUP_SECONDS",
+    "ActiveStates",
     "Backend",
     "ExecutionInfo",
     "InlinePool",
     "Pool",
     "PoolFacts",
     "RunContext",
+    "StoredPayload",
     "current_execution",
     "make_pool",
 ]

@@ -11,8 +11,8 @@ from ..model.attempt import AttemptEvent, Failure, Launch
 from ..state import State
 from .driver import DriverSide, Finished
 from .payload import Payload, dump
-from .pool import PoolFacts, RunContext, Stored
-from .stored import StoredPayload
+from .pool import PoolFacts, RunContext
+from .stored import Stored, StoredPayload, Vault
 
 Handle = Payload | StoredPayload
 
@@ -32,6 +32,7 @@ class InlinePool:
 
     def __init__(self) -> None:
         self.facts = PoolFacts()
+        self.vault: Vault | None = None
         self._queue: deque[Launch] = deque()
         self._used = 0
         self._first: Launch | None = None  # the sync node that the next one waits a moment for
@@ -131,20 +132,25 @@ class InlinePool:
         """A private copy of the state."""
         return handle.load()
 
-    async def save(self, handles: Sequence[Handle]) -> list[Stored]:
+    async def save(self, handles: Sequence[Handle], *, anew: bool = False) -> list[Stored]:
         """Keep states in the vault, where they are not kept already."""
-        vault = self._context.vault
+        vault = self.vault
         assert vault is not None
 
         def write() -> list[Stored]:
-            for handle in handles:
-                if isinstance(handle, Payload) and handle.stored is None:
-                    handle.stored = vault.save(handle.load(), handle.size)
-            return [handle.stored for handle in handles]
+            return [self._keep(vault, handle, anew) for handle in handles]
 
         return await asyncio.to_thread(write)
 
-    def restore(self, stored: Stored, size: int, nbytes: int) -> StoredPayload:
-        """A handle for a state in the vault."""
-        assert self._context.vault is not None
-        return StoredPayload(self._context.vault, stored, nbytes, size)
+    def _keep(self, vault: Vault, handle: Handle, anew: bool) -> Stored:
+        kept = handle if isinstance(handle, StoredPayload) else handle.kept
+        if kept is None or kept.vault.name != vault.name or anew:
+            stored = vault.save(handle.load(), handle.size, anew=anew)
+            kept = StoredPayload(vault, stored, handle.nbytes, handle.size)
+            if isinstance(handle, Payload):
+                handle.kept = kept
+        return kept.stored
+
+    def restore(self, state: StoredPayload) -> StoredPayload:
+        """A handle for a state in a vault."""
+        return state

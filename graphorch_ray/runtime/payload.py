@@ -24,6 +24,7 @@ from cloudpickle.cloudpickle import _class_setstate
 
 from ..errors import SerializationError
 from . import instruments
+from .stored import StoredPayload
 
 SHARED_BUFFER_BYTES = 64 * 1024
 """A buffer of at least this many bytes is shared read-only; a smaller one is copied."""
@@ -41,10 +42,10 @@ class Payload:
         buffers: large buffers, in the order the pickle asks for them; read-only.
         refs: Ray references and actor handles inside the state, in order.
         size: number of messages (states in the list, for what is not a state).
-        stored: where the state is kept, if it is. Does not travel.
+        kept: the state in a vault, if it is there. Does not travel.
     """
 
-    __slots__ = ("buffers", "data", "refs", "size", "stored")
+    __slots__ = ("buffers", "data", "kept", "refs", "size")
 
     def __init__(
         self, data: Any, buffers: Sequence[Any] = (), refs: Sequence[Any] = (), size: int = 0
@@ -53,7 +54,7 @@ class Payload:
         self.buffers = buffers
         self.refs = refs
         self.size = size
-        self.stored: Any = None
+        self.kept: StoredPayload | None = None
 
     @property
     def nbytes(self) -> int:

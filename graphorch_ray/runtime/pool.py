@@ -11,33 +11,7 @@ from ..model.attempt import AttemptEvent, Failure, Launch, StateHandle
 from ..model.edges import ConditionalEdge
 from ..model.graph import Graph
 from ..state import State
-
-Stored = Any
-"""Where a state is kept outside of this process and of Ray, as its vault tells it. Small, and can
-be pickled."""
-
-
-class Vault(Protocol):
-    """Keeps states outside of this process and of Ray. Travels to workers.
-
-    Attributes:
-        mapped: reading a state costs next to nothing where the vault is visible: large values are
-            memory-mapped, not copied.
-        shared: other processes may see it at all.
-    """
-
-    mapped: bool
-    shared: bool
-
-    def visible(self) -> bool:
-        """Whether this process sees the very vault that the driver sees."""
-
-    def save(self, state: Any, size: int) -> Stored:
-        """Keep a state of `size` messages. Blocks."""
-
-    def load(self, stored: Stored, *, mutable: bool = False) -> Any:
-        """A private copy of a state. Blocks."""
-
+from .stored import Stored, StoredPayload, Vault
 
 Deliver = Callable[[Sequence[AttemptEvent]], None]
 """Called in the event loop's thread with attempts that started or ended."""
@@ -61,7 +35,6 @@ class RunContext:
         max_workers: node executions at once, at most.
         deliver: where attempts are reported.
         warn: where a sentence goes that the user should read.
-        vault: where states are kept, if the run has a place for them.
     """
 
     graph: Graph
@@ -70,7 +43,6 @@ class RunContext:
     max_workers: int
     deliver: Deliver
     warn: Callable[[str], None]
-    vault: Vault | None = None
 
 
 @dataclass(slots=True)
@@ -88,9 +60,14 @@ class Pool(Protocol):
 
     A pool promises: at most `max_workers` executions run at any moment; each launch is answered
     once, under its key; after `stop()` nothing runs any more, and nothing is answered.
+
+    Attributes:
+        facts: what it counts.
+        vault: where `save` keeps states; None until the run has a place for them.
     """
 
     facts: PoolFacts
+    vault: Vault | None
 
     async def start(self, context: RunContext) -> None:
         """Get ready. Finds requests that can never be met and code that cannot be shipped."""
@@ -122,8 +99,8 @@ class Pool(Protocol):
     async def fetch(self, handle: StateHandle) -> Any:
         """`get`, without blocking the event loop for a large state."""
 
-    async def save(self, handles: Sequence[StateHandle]) -> list[Stored]:
-        """Keep states in the vault, where they are not kept already."""
+    async def save(self, handles: Sequence[StateHandle], *, anew: bool = False) -> list[Stored]:
+        """Keep states in the vault, where they are not kept already (or `anew`)."""
 
-    def restore(self, stored: Stored, size: int, nbytes: int) -> StateHandle:
-        """A handle for a state in the vault; it is read where and when it is needed."""
+    def restore(self, state: StoredPayload) -> StateHandle:
+        """A handle for a state in a vault; it is read where and when it is needed."""

@@ -29,7 +29,7 @@ from .lane_table import LaneTable
 from .lanes import KILL_SECONDS, Lane, Pending, TaskLane, Worker
 from .modules import ship_unreachable_modules
 from .payload import Payload
-from .pool import PoolFacts, RunContext, Stored
+from .pool import PoolFacts, RunContext
 from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
 from .resources import (
@@ -42,7 +42,7 @@ from .resources import (
     process_limit,
 )
 from .states import States, tell_made
-from .stored import StoredPayload
+from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
 from .wire import Done, Failed, Job, Report
 
@@ -71,6 +71,7 @@ class RayPool:
         self._stopping = False
         self._shelf = CodeShelf()
         self._bringing: set[asyncio.Task[None]] = set()
+        self._states = States(self._make, self.facts)
 
     async def start(self, context: RunContext) -> None:
         """Connect, look at the cluster, and refuse what could never run."""
@@ -78,7 +79,6 @@ class RayPool:
         self.inbox = Inbox()
         self._loop = asyncio.get_running_loop()
         self._driver = DriverSide(context, local=False)
-        self._states = States(context.vault, self._make, self.facts)
         done = ensure_ray()
         if done is not None:
             say(done)
@@ -377,13 +377,22 @@ class RayPool:
         """`get`, without blocking the event loop for a large state."""
         return await self._states.fetch(handle)
 
-    async def save(self, handles: Sequence[StateHandle]) -> list[Stored]:
-        """Keep states in the vault, where they are not kept already."""
-        return await self._states.save(handles)
+    @property
+    def vault(self) -> Vault | None:
+        """Where `save` keeps states."""
+        return self._states.vault
 
-    def restore(self, stored: Stored, size: int, nbytes: int) -> StateHandle:
-        """A handle for a state in the vault; it is read where and when it is needed."""
-        return self._states.restore(stored, size, nbytes)
+    @vault.setter
+    def vault(self, vault: Vault | None) -> None:
+        self._states.vault = vault
+
+    async def save(self, handles: Sequence[StateHandle], *, anew: bool = False) -> list[Stored]:
+        """Keep states in the vault, where they are not kept already (or `anew`)."""
+        return await self._states.save(handles, anew=anew)
+
+    def restore(self, state: StoredPayload) -> StateHandle:
+        """A handle for a state in a vault; it is read where and when it is needed."""
+        return self._states.restore(state)
 
     # --- stopping -----------------------------------------------------------------------------
 

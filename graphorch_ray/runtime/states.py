@@ -19,9 +19,9 @@ from ..model.attempt import AttemptEvent, AttemptFailed, AttemptSucceeded, Launc
 from ..state import State
 from .handles import StateHandle
 from .payload import Payload, dump
-from .pool import PoolFacts, Stored, Vault
+from .pool import PoolFacts
 from .ray_errors import is_lost
-from .stored import StoredPayload
+from .stored import Stored, StoredPayload, Vault
 
 RECIPES_KEPT = 10_000
 """Node executions that can be run once more for a state that was lost: the latest ones."""
@@ -94,7 +94,9 @@ def _touch(payload: Payload) -> None:
     """Take a state, and do nothing with it."""
 
 
-def _save_states(vault: Vault, sizes: Sequence[int], *payloads: Payload) -> list[Stored] | None:
+def _save_states(
+    vault: Vault, sizes: Sequence[int], anew: bool, *payloads: Payload
+) -> list[Stored] | None:
     """Keep states, from the machine that holds them; None where the vault is not seen there."""
     if not vault.visible():
         return None
@@ -120,23 +122,32 @@ def tell_made(made: asyncio.Future[StateHandle], event: AttemptEvent) -> None:
         made.set_exception(StateLostError(text))
 
 
+def _is_kept(handle: StateHandle, vault: Vault) -> bool:
+    return handle.kept is not None and handle.kept.vault.name == vault.name
+
+
+def _note_kept(vault: Vault, handles: Sequence[StateHandle], kept: Sequence[Stored]) -> None:
+    for handle, stored in zip(handles, kept, strict=True):
+        handle.kept = StoredPayload(vault, stored, handle.nbytes, handle.size)
+
+
 class States:
     """The states of one run in the driver's hands.
 
     Args:
-        vault: where states can be kept, if anywhere.
         make: runs the code of a launch again.
         facts: what is counted.
 
     Attributes:
         alone: Ray runs on this one machine, so that its workers see the driver's files.
         blocking: the driver is a Ray task, and may only wait in Ray itself.
+        vault: where states are kept, if anywhere.
     """
 
-    def __init__(self, vault: Vault | None, make: Make, facts: PoolFacts) -> None:
+    def __init__(self, make: Make, facts: PoolFacts) -> None:
         self.alone = False
         self.blocking = False
-        self._vault = vault
+        self.vault: Vault | None = None
         self._make = make
         self._facts = facts
         self._root: StateHandle | None = None
@@ -153,11 +164,10 @@ class States:
             self._root = handle
         return handle
 
-    def restore(self, stored: Stored, size: int, nbytes: int) -> StateHandle:
-        """A handle for a state in the vault."""
-        handle = StateHandle(None, None, nbytes, size)
-        assert self._vault is not None
-        handle.kept = StoredPayload(self._vault, stored, nbytes, size)
+    def restore(self, state: StoredPayload) -> StateHandle:
+        """A handle for a state in a vault."""
+        handle = StateHandle(None, None, state.nbytes, state.size)
+        handle.kept = state
         return handle
 
     async def payload(self, handle: StateHandle) -> Payload | StoredPayload:
@@ -195,57 +205,53 @@ class States:
 
     # --- keeping ------------------------------------------------------------------------------
 
-    async def save(self, handles: Sequence[StateHandle]) -> list[Stored]:
+    async def save(self, handles: Sequence[StateHandle], *, anew: bool = False) -> list[Stored]:
         """Keep states in the vault: small ones from here, large ones from where they are."""
-        vault = self._vault
+        vault = self.vault
         assert vault is not None
-        fresh = list(dict.fromkeys(h for h in handles if h.kept is None))
-        here = [h for h in fresh if h.payload is not None]
-        there = [h for h in fresh if h.payload is None]
+        fresh = [h for h in dict.fromkeys(handles) if anew or not _is_kept(h, vault)]
+        here = [h for h in fresh if h.ref is None]
+        there = [h for h in fresh if h.ref is not None]
         groups = [there[i : i + STATES_PER_SAVE] for i in range(0, len(there), STATES_PER_SAVE)]
-        await asyncio.gather(self._save_here(vault, here), *(self._save_there(g) for g in groups))
+        await asyncio.gather(
+            self._save_here(vault, here, anew),
+            *(self._save_there(vault, group, anew) for group in groups),
+        )
         return [handle.kept.stored for handle in handles if handle.kept is not None]
 
-    async def _save_here(self, vault: Vault, handles: Sequence[StateHandle]) -> None:
+    async def _save_here(self, vault: Vault, handles: Sequence[StateHandle], anew: bool) -> None:
         """Write them from this process."""
         payloads = [await self.payload(handle) for handle in handles]
 
         def write() -> list[Stored]:
             return [
-                vault.save(payload.load(), handle.size)
+                vault.save(payload.load(), handle.size, anew=anew)
                 for payload, handle in zip(payloads, handles, strict=True)
             ]
 
         if handles:
-            for handle, stored in zip(handles, await asyncio.to_thread(write), strict=True):
-                self._keep(handle, stored)
+            _note_kept(vault, handles, await asyncio.to_thread(write))
 
-    def _keep(self, handle: StateHandle, stored: Stored) -> None:
-        assert self._vault is not None
-        handle.kept = StoredPayload(self._vault, stored, handle.nbytes, handle.size)
-
-    async def _save_there(self, handles: Sequence[StateHandle]) -> None:
+    async def _save_there(self, vault: Vault, handles: Sequence[StateHandle], anew: bool) -> None:
         """Have them written by the machines that hold them, if those see the vault."""
-        vault = self._vault
-        assert vault is not None
+        kept: list[Stored] | None = None
         for tries_left in reversed(range(LOST_LIMIT + 1)):
             await self.bring(handles)
             sizes = [handle.size for handle in handles]
             refs = [handle.ref for handle in handles]
-            saved = _tasks().save.remote(vault, sizes, *refs) if vault.shared else None
+            if not vault.shared or None in refs:  # some came back as small, or from a vault
+                break
             try:
-                kept = await self._got(saved) if saved is not None else None
+                kept = await self._got(_tasks().save.remote(vault, sizes, anew, *refs))
                 break
             except Exception as error:
                 if not tries_left or not is_lost(error):
                     raise
-                for handle in handles:
-                    handle.suspect = True
+                self.doubt(handles)
         if kept is None:
-            await self._save_here(vault, handles)
-            return
-        for handle, stored in zip(handles, kept, strict=True):
-            self._keep(handle, stored)
+            await self._save_here(vault, handles, anew)
+        else:
+            _note_kept(vault, handles, kept)
 
     # --- bringing back ------------------------------------------------------------------------
 
@@ -263,13 +269,16 @@ class States:
 
     def at_hand(self, handles: Iterable[StateHandle]) -> bool:
         """Whether an attempt on these states could start, as far as is known."""
-        direct = self.alone and self._vault is not None and self._vault.mapped
         return all(
             h.payload is not None
             or (h.ref is not None and not h.suspect)
-            or (h.ref is None and h.kept is not None and direct and not h.suspect)
+            or (h.ref is None and not h.suspect and self._is_direct(h.kept))
             for h in handles
         )
+
+    def _is_direct(self, kept: StoredPayload | None) -> bool:
+        """Whether workers read a state from its vault themselves: here, it is mapped for all."""
+        return self.alone and kept is not None and kept.vault.mapped
 
     def doubt(self, handles: Iterable[StateHandle]) -> None:
         """One of these is gone. Which one, is looked into when they are needed next."""

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import StateLostError
-from .pool import Stored, Vault
+
+Stored = Any
+"""Where a state is kept outside of this process and of Ray, as its vault tells it. Small, and can
+be pickled."""
+
+
+class Vault(Protocol):
+    """Keeps states outside of this process and of Ray. Travels to workers.
+
+    Attributes:
+        name: tells it from others: what is kept in one need not be kept there again.
+        mapped: reading a state costs next to nothing where the vault is visible: large values are
+            memory-mapped, not copied.
+        shared: other processes may see it at all.
+    """
+
+    name: str
+    mapped: bool
+    shared: bool
+
+    def visible(self) -> bool:
+        """Whether this process sees the very vault that the driver sees."""
+
+    def save(self, state: Any, size: int, *, anew: bool = False) -> Stored:
+        """Keep a state of `size` messages; `anew` even where it seems to be there. Blocks."""
+
+    def load(self, stored: Stored, *, mutable: bool = False) -> Any:
+        """A private copy of a state. Blocks."""
 
 
 class InputLost(StateLostError):

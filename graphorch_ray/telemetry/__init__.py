@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from .event import Event
 from .events import EventsDropped
 from .hub import EventHub, message_count
-from .listeners import configured_listeners
-from .observers import Observer, StreamReader
+from .listeners import make_hub
+from .observers import Observer
 from .summary import NodeSummary, RunSummary, SummaryRecorder
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ __all__ = [
     "NodeSummary",
     "Observer",
     "RunSummary",
-    "StreamReader",
     "SummaryRecorder",
     "configure",
-    "configured_listeners",
     "flush",
+    "make_hub",
     "message_count",
     "shutdown",
 ]

@@ -11,12 +11,15 @@ import asyncio
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from .event import Event
 from .events import EventsDropped, RunFailed, RunFinished
 from .report_once import Once
+
+if TYPE_CHECKING:
+    from .broadcast import Broadcast
 
 BUFFERED_EVENTS = 10_000
 """Events that wait for one reader, at most; some hundred bytes each."""
@@ -146,6 +149,33 @@ class Observer:
                 f"{type(error).__name__}: {error}. The run goes on, and so do its events; "
                 "further failures of this observer are not reported."
             )
+
+
+async def stream(
+    hub: Broadcast, run: Callable[[], Coroutine[Any, Any, Any]], limit: int
+) -> AsyncIterator[Event]:
+    """Run something, and give the hub's events meanwhile; to stop reading cancels it.
+
+    Args:
+        hub: whose events.
+        run: gives the coroutine; what it raises is raised after the last event.
+        limit: events that wait for the reader, at most.
+    """
+    reader = StreamReader(limit)
+    hub.add(reader)
+    running = asyncio.ensure_future(run())
+    running.add_done_callback(lambda _: reader.wake())
+    try:
+        while not running.done():
+            for event in await reader.next_events():
+                yield event
+        for event in reader.take():
+            yield event
+        running.result()
+    finally:
+        hub.remove(reader)
+        running.cancel()
+        await asyncio.wait((running,))
 
 
 class StreamReader:

@@ -519,7 +519,11 @@ def test_E14_resuming_with_mended_code_runs_the_mended_code(backend, tmp_path):
     with pytest.raises(GraphExecutionError, match="broken"):
         run(graph("broken"), backend=backend, checkpoint_path=path)
     chkpt = CheckpointData.load(path)
-    mended = GraphExecutor.from_checkpoint(chkpt, graph=graph("mended"), backend=backend)
+    with pytest.raises(CheckpointError, match="code or options of node 'a' changed"):
+        GraphExecutor.from_checkpoint(chkpt, graph=graph("mended"), backend=backend)
+    mended = GraphExecutor.from_checkpoint(
+        chkpt, graph=graph("mended"), allow_graph_change=True, backend=backend
+    )
     assert mended.run() == State(["mended"])
 
 

@@ -1,13 +1,4 @@
-"""Tools for testing graphs of your own.
-
-Example:
-    ```python
-    clock = FakeClock()
-    executor = GraphExecutor(graph, State(), backend="inline", clock=clock)
-    executor.run()  # a retry policy with waits of minutes takes no time
-    assert clock.slept == [60.0, 120.0]
-    ```
-"""
+"""A clock for tests: it stands still while nodes run, and jumps when everything waits."""
 
 from __future__ import annotations
 
@@ -16,7 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-__all__ = ["FakeClock"]
+__all__ = ["FakeClock", "FakeTimer"]
 
 
 class FakeClock:

@@ -1,0 +1,488 @@
+"""The checkpoints of a run: when one is due, what goes into it, and who may write it.
+
+A `Keeper` belongs to an executor and stands between its runs and the store. Writing overlaps the
+next superstep and is at most one checkpoint behind; states are saved by the pool, by the machines
+that hold them, and the manifest follows last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+
+from .checkpoint.data import CheckpointData, find, from_manifest
+from .checkpoint.kept import KeptStates
+from .checkpoint.manifest import Active, Blob, Done, Manifest, Stored
+from .checkpoint.places import open_store
+from .checkpoint.vault import Kept, vault_of
+from .engine import Activation, Finished, Phase, SuperstepMachine
+from .errors import CheckpointConflictError, CheckpointError
+from .runtime import Pool, StoredPayload
+from .telemetry import events as ev
+
+if TYPE_CHECKING:
+    from .executor import GraphExecutor
+
+Durability = Literal["async", "sync", "exit"]
+Granularity = Literal["superstep", "node"]
+OnCheckpointError = Literal["raise", "warn"]
+
+CLOSE_SECONDS = 10.0
+"""How long a run that was cancelled waits for its last checkpoint."""
+
+
+class CheckpointSettings(TypedDict, total=False):
+    """How checkpoints are kept; keyword arguments of `GraphExecutor`.
+
+    Attributes:
+        checkpoint_durability: ``"async"`` (default) writes while the next superstep runs, at most
+            one behind; ``"sync"`` starts no superstep before the checkpoint is durable; ``"exit"``
+            writes only where the run starts and ends.
+        checkpoint_granularity: ``"superstep"`` (default), or ``"node"``: each finished node of a
+            superstep is kept too, so that after a crash only the unfinished ones run again.
+        keep_last: how many supersteps are kept; older ones are deleted. Default 3; None keeps all.
+        checkpoint_compression: None (default), or ``"zstd"``.
+        on_checkpoint_error: ``"raise"`` (default) ends the run where a checkpoint cannot be
+            written; ``"warn"`` warns once and goes on.
+        checkpoint_key: signs what is written and checks what is read. Default: the environment
+            variable ``GRAPHORCH_CHECKPOINT_KEY``.
+        allow_pickle: load pickles from the place, whoever wrote them. Default False.
+        storage_options: for fsspec.
+    """
+
+    checkpoint_durability: Durability
+    checkpoint_granularity: Granularity
+    keep_last: int | None
+    checkpoint_compression: Literal["zstd"] | None
+    on_checkpoint_error: OnCheckpointError
+    checkpoint_key: bytes | str | None
+    allow_pickle: bool
+    storage_options: Mapping[str, Any] | None
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "checkpoint_durability": get_args(Durability),
+    "checkpoint_granularity": get_args(Granularity),
+    "checkpoint_compression": (None, "zstd"),
+    "on_checkpoint_error": get_args(OnCheckpointError),
+}
+
+
+_REMEMBERED = (*_CHOICES, "keep_last")
+
+
+def remembered(settings: CheckpointSettings) -> dict[str, Any]:
+    """The settings that a resumed run keeps: those that are no secret and no place."""
+    return {name: value for name, value in settings.items() if name in _REMEMBERED}
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse a setting that there is not, or a value that it may not have.
+
+    Raises:
+        TypeError, ValueError: names it and what is legal.
+    """
+    for name, value in settings.items():
+        if name not in CheckpointSettings.__annotations__:
+            raise TypeError(f"GraphExecutor() got an unexpected keyword argument {name!r}")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            allowed = ", ".join(repr(choice) for choice in _CHOICES[name])
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+    keep_last = settings.get("keep_last", 3)
+    if keep_last is not None and (type(keep_last) is not int or keep_last < 1):
+        raise ValueError(f"keep_last must be 1 or more, or None to keep all, not {keep_last!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a checkpoint is to hold. Handles are the pool's."""
+
+    kind: str
+    status: str
+    superstep: int
+    frontier: tuple[Activation, ...]
+    final: Any
+    done: tuple[Finished, ...] = ()
+
+    def handles(self) -> list[Any]:
+        """Every state in it, each once."""
+        found = [state for active in self.frontier for state in active.states]
+        found += [result.output for result in self.done]
+        if self.final is not None:
+            found.append(self.final)
+        return list(dict.fromkeys(found))
+
+
+class Keeper:
+    """Writes the checkpoints of one executor, and reads them where its run goes back to one.
+
+    Args:
+        executor: whose run it keeps.
+        path: where.
+        settings: how.
+
+    Attributes:
+        path: where, as it was given.
+        fault: why the run may not go on, once writing failed for good.
+    """
+
+    def __init__(self, executor: GraphExecutor, path: str, settings: CheckpointSettings) -> None:
+        self.path = path
+        self.fault: CheckpointError | None = None
+        self._executor = executor
+        self._durability = settings.get("checkpoint_durability", "async")
+        self._granularity = settings.get("checkpoint_granularity", "superstep")
+        self._on_error = settings.get("on_checkpoint_error", "raise")
+        self._store = open_store(
+            path,
+            storage_options=settings.get("storage_options"),
+            key=settings.get("checkpoint_key"),
+            allow_pickle=settings.get("allow_pickle", False),
+            compression=settings.get("checkpoint_compression"),
+            keep_last=settings.get("keep_last", 3),
+        )
+        self._line: Any = None
+        self._options: dict[str, Any] = {}
+        self._pool: Pool
+        self._wake: Callable[[], None]
+        self._warn: Callable[[str], None]
+        self._writing: asyncio.Task[None] | None = None
+        self._progressed: SuperstepMachine | None = None
+        self._newest: Manifest | None = None
+        self._warned = False
+        self._unfinished: str | None = None
+
+    # --- a run begins -------------------------------------------------------------------------
+
+    async def open(self, pool: Pool, wake: Callable[[], None], warn: Callable[[str], None]) -> bool:
+        """Take a line to write to, and give the pool its vault.
+
+        Returns:
+            Whether nothing in the line tells where this run stands, so that it is to be recorded.
+
+        Raises:
+            CheckpointError: the place cannot be written to.
+            CheckpointConflictError: another driver has taken the run further meanwhile.
+        """
+        self._pool, self._wake, self._warn = pool, wake, warn
+        self.fault = None
+        unrecorded = False
+        if self._line is None:
+            self._options = self._executor._as_data().options()
+            unrecorded = await asyncio.to_thread(self._take_line)
+            if self._unfinished is not None:
+                warn(self._unfinished)
+        pool.vault = vault_of(self._store, self._line)
+        return unrecorded
+
+    def _take_line(self) -> bool:
+        origin, kept = self._executor._origin, self._executor._origin_kept
+        if origin is None or kept is None or origin.url != self._store.url:
+            self._tell_of_unfinished()
+            self._begin_line(None)
+            return True
+        line = self._store.line(origin.line)
+        superstep = self._executor.superstep
+        newest = line.newest()
+        if newest is not None and _tells_of(newest, superstep, kept):
+            claimed = line.claim()
+            if not _tells_of(claimed, superstep, kept):
+                raise CheckpointConflictError(
+                    f"Another driver has taken the run further in '{self._store.url}' (line "
+                    f"{line.name}, superstep {claimed.superstep}). Resume from there."
+                )
+            self._line, self._newest = line, claimed
+            return self._executor._kept is None  # somebody has read the states, to change them?
+        self._fork(line, origin.seq)
+        return True
+
+    def _begin_line(self, parent: tuple[str, int] | None) -> None:
+        data = self._executor._as_data()
+        self._line = self._store.create_line(lambda blobs: data.header(blobs, parent))
+
+    def _fork(self, line: Any, seq: int) -> None:
+        """Begin a line of its own from an older checkpoint, which is kept from now on."""
+        name = uuid.uuid4().hex[:8]
+        line.pin(f"fork-{name}", seq)
+        self._executor.branch = f"{self._executor.branch}/{name}"
+        self._begin_line((line.name, seq))
+
+    def _tell_of_unfinished(self) -> None:
+        """Note where the place holds a run that was not finished."""
+        try:
+            line, newest = find(self._store)
+        except FileNotFoundError:
+            return
+        if newest.status != "finished":
+            self._unfinished = (
+                f"'{self._store.url}' holds run {line.header.run_id or '?'}, which is not finished "
+                f"({newest.status} at superstep {newest.superstep}). This is a new run, beside "
+                f"it. To go on with the other: GraphExecutor.resume({self._store.url!r})."
+            )
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def record(self, kind: str, status: str, machine: SuperstepMachine) -> None:
+        """Write a checkpoint of where the machine stands, and wait until it is durable."""
+        await self.flush()
+        await self._write(self._snapshot(kind, status, machine))
+        self.check()
+
+    async def at_barrier(self, machine: SuperstepMachine) -> None:
+        """A superstep is over, and a checkpoint of it is due."""
+        if self._durability == "exit":
+            return
+        await self.flush()
+        snapshot = self._snapshot("superstep", "running", machine)
+        if self._durability == "sync":
+            await self._write(snapshot)
+            self.check()
+        else:
+            self._writing = asyncio.ensure_future(self._write(snapshot))
+
+    def progressed(self, machine: SuperstepMachine) -> None:
+        """An execution is done; keep that, if each node's is to be kept."""
+        if self._granularity != "node" or machine.phase is not Phase.RUNNING:
+            return
+        self._progressed = machine
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write_progress())
+
+    async def _write_progress(self) -> None:
+        """Write what nodes have given, as long as they give more."""
+        while (machine := self._progressed) is not None and self.fault is None:
+            self._progressed = None
+            await self._write(self._snapshot("partial", "running", machine))
+
+    def _snapshot(self, kind: str, status: str, machine: SuperstepMachine) -> Snapshot:
+        return Snapshot(
+            kind=kind,
+            status=status,
+            superstep=machine.superstep,
+            frontier=machine.frontier,
+            final=machine.final_state,
+            done=tuple(machine.finished) if kind == "partial" else (),
+        )
+
+    async def flush(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self._progressed = None
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+        self.check()
+
+    def check(self) -> None:
+        """Raise what ended the writing, if anything did."""
+        if self.fault is not None:
+            raise self.fault
+
+    async def close(self, unfinished: SuperstepMachine | None) -> None:
+        """Let the last write end, for some seconds at most. Raises nothing.
+
+        Args:
+            unfinished: the machine of a run that was cancelled; where it stands is recorded.
+        """
+        self._progressed = None
+        writing, self._writing = self._writing, None
+        if self.fault is not None or self._line is None:
+            unfinished = None
+
+        async def end() -> None:
+            if writing is not None:
+                await writing
+            if unfinished is not None and self._is_behind(unfinished):
+                await self._write(self._snapshot("superstep", "running", unfinished))
+
+            if self._line is not None:
+                await asyncio.to_thread(self._line.release)
+
+        ending = asyncio.ensure_future(end())
+        await asyncio.wait((ending,), timeout=CLOSE_SECONDS)
+        ending.cancel()
+
+    def _is_behind(self, machine: SuperstepMachine) -> bool:
+        return self._newest is None or self._newest.superstep < machine.superstep
+
+    async def _write(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint. What goes wrong becomes `fault`."""
+        executor = self._executor
+        active = tuple(activation.node_id for activation in snapshot.frontier)
+        executor._hub.say(
+            ev.CheckpointCreated,
+            active_node_ids=active,
+            final_state_message_count=None if snapshot.final is None else snapshot.final.size,
+            max_workers=executor.max_workers,
+            superstep=snapshot.superstep,
+            retry_policy=executor.retry_policy,
+        )
+        started = time.perf_counter()
+        try:
+            handles = snapshot.handles()
+            kept = await self._pool.save(handles)
+            manifest = self._manifest(snapshot, dict(zip(handles, kept, strict=True)))
+            reused = [blob for item in kept for blob in item.reused]
+            missing = await asyncio.to_thread(self._commit, manifest, reused)
+            if missing:  # pruned by the owner before us, while it was on its way out
+                await self._pool.save(handles, anew=True)
+        except CheckpointConflictError as error:
+            self._fail(error)
+        except Exception as error:
+            self._fail(self._unwritten(snapshot, error))
+        else:
+            executor._hub.say(
+                ev.CheckpointSaved,
+                superstep=snapshot.superstep,
+                path=self._store.url,
+                active_nodes=active,
+                bytes=sum(stored.nbytes for stored in manifest.states),
+                seconds=time.perf_counter() - started,
+                lag=executor._hub.since_barrier(),
+            )
+
+    def _manifest(self, snapshot: Snapshot, kept: dict[Any, Kept]) -> Manifest:
+        numbers = {handle: number for number, handle in enumerate(kept)}
+        return Manifest(
+            kind=snapshot.kind,
+            status=snapshot.status,
+            superstep=snapshot.superstep,
+            states=tuple(item.stored for item in kept.values()),
+            active=tuple(
+                Active(a.node_id, a.sources, tuple(numbers[state] for state in a.states))
+                for a in snapshot.frontier
+            ),
+            final=None if snapshot.final is None else numbers[snapshot.final],
+            done=tuple(
+                Done(
+                    result.execution,
+                    result.role,
+                    numbers[result.output],
+                    {k: v for k, v in result.routes.items() if isinstance(v, str)},
+                )
+                for result in snapshot.done
+            ),
+            options=self._options,
+            trace=self._executor._hub.capture(),
+        )
+
+    def _commit(self, manifest: Manifest, reused: Sequence[Blob]) -> list[Blob]:
+        self._newest = self._line.commit(manifest)
+        missing: list[Blob] = self._line.missing(reused)
+        if not missing:
+            self._line.prune()
+        return missing
+
+    def _unwritten(self, snapshot: Snapshot, error: Exception) -> CheckpointError:
+        last = (
+            "There is none before it"
+            if self._newest is None
+            else f"The last good one is of superstep {self._newest.superstep}: go on from it "
+            f"with GraphExecutor.resume({self._store.url!r})"
+        )
+        told = CheckpointError(
+            f"The checkpoint of superstep {snapshot.superstep} could not be written to "
+            f"'{self._store.url}': {error} {last}."
+        )
+        told.__cause__ = error
+        return told
+
+    def _fail(self, error: CheckpointError) -> None:
+        """Note a failure: it ends the run, or is told once where checkpoints are a bonus."""
+        if self._on_error == "warn" and not isinstance(error, CheckpointConflictError):
+            if not self._warned:
+                self._warned = True
+                self._warn(f"{error} The run goes on (on_checkpoint_error='warn').")
+            return
+        self.fault = error
+        self._wake()
+
+    # --- going back ---------------------------------------------------------------------------
+
+    async def newest(self) -> tuple[int, KeptStates]:
+        """Where the newest checkpoint of this run stands."""
+        await self.flush()
+        manifest = await asyncio.to_thread(self._line.newest)
+        if manifest is None or manifest.writer != self._line.writer:
+            raise CheckpointError(
+                f"The checkpoint in '{self._store.url}' to go back to is another run's by now, or "
+                "gone. Give each run a path of its own."
+            )
+        data = from_manifest(self._store, self._line, manifest)
+        assert data.kept is not None
+        return data.superstep, data.kept
+
+
+def _tells_of(manifest: Manifest, superstep: int, kept: KeptStates) -> bool:
+    """Whether a manifest tells of the very point at which a checkpoint was taken."""
+    stored = tuple(item.stored for item in kept.states)
+    return (superstep, stored, kept.active, kept.final, kept.done) == (
+        manifest.superstep,
+        manifest.states,
+        manifest.active,
+        manifest.final,
+        manifest.done,
+    )
+
+
+def say_restored(executor: GraphExecutor, data: CheckpointData, active: Sequence[str]) -> None:
+    """Tell that an executor stands where a checkpoint was taken."""
+    if data.origin is not None:
+        executor._hub.say(
+            ev.CheckpointLoaded,
+            superstep=data.superstep,
+            path=data.origin.url,
+            active_nodes=tuple(active),
+            bytes=sum(item.stored.nbytes for item in data.kept.states) if data.kept else None,
+        )
+    executor._hub.say(
+        ev.CheckpointRestored,
+        active_node_ids=tuple(active),
+        final_state_message_count=executor._final_count(),
+        max_workers=executor.max_workers,
+        superstep=data.superstep,
+        path=executor.checkpoint_path,
+        interval=executor.checkpoint_every,
+    )
+
+
+def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[Finished]]:
+    """A checkpoint's frontier, final state and finished executions, as handles of the pool.
+
+    Small states are read at once; large ones where and when they are needed.
+    """
+    handles: dict[int, Any] = {}
+
+    def handle(number: int) -> Any:
+        if number not in handles:
+            item = kept.states[number]
+            stored: Stored = item.stored
+            if isinstance(stored.document, bytes) and not stored.pieces:
+                handles[number] = pool.put(kept.read(number))
+            else:
+                state = StoredPayload(kept.vault, item, stored.nbytes, stored.size)
+                handles[number] = pool.restore(state)
+        return handles[number]
+
+    frontier = [
+        Activation(active.node_id, tuple(map(handle, active.states)), active.sources)
+        for active in kept.active
+    ]
+    final = None if kept.final is None else handle(kept.final)
+    done = [
+        Finished(
+            result.execution,
+            "fallback" if result.role == "fallback" else "node",
+            handle(result.state),
+            result.routes,
+        )
+        for result in kept.done
+    ]
+    return frontier, final, done
