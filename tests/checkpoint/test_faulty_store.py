@@ -66,12 +66,14 @@ def test_waits_grow_and_end(root: str) -> None:
 
 
 def test_an_ambiguous_write_is_known_as_ours_even_after_giving_up(root: str) -> None:
-    fs = faulty()
-    line = open_store(fs, root, retry=RetryPolicy(max_retries=0)).create_line(Header(run_id="7"))
+    fs, clock = faulty(), FakeClock()
+    store = open_store(fs, root, clock, retry=RetryPolicy(max_retries=0))
+    line = store.create_line(Header(run_id="7"))
     fs.plan(["after"])
     with pytest.raises(CheckpointError, match="no answer"):
         line.commit(step(0))
     assert fs.injected == {"after": 1}
+    clock.advance(1.0)
     made = line.commit(step(0))
     assert made.seq == 2
     assert [m.writer for _, m in line.manifests() if m] == [line.writer] * 2
@@ -251,7 +253,7 @@ def test_every_prefix_of_the_writes_is_a_valid_store(root: str) -> None:
             line = open_store(fs, root, keep_last=2).line("000001")
             last.append((len(fs.writes) + 1, line.claim()))
     memory = fsspec.filesystem("memory")
-    assert len(fs.writes) > 20
+    assert len(fs.writes) >= 20
     seen = set()
     for end in range(len(fs.writes) + 1):
         copy = f"/{secrets.token_hex(8)}"

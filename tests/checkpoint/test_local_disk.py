@@ -123,6 +123,9 @@ def test_without_hard_links_a_claim_sees_what_became_whole_meanwhile(tmp_path: P
     with pytest.warns(UserWarning, match="is torn"):
         claimed = line.claim()
     assert claimed.superstep == whole.superstep
+    assert claimed.fences == (3, 4)  # the owner's next number, and the claim's own
+    with pytest.raises(CheckpointConflictError):
+        owner.commit(step(2))
 
 
 @pytest.mark.usefixtures("no_links")
