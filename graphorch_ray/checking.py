@@ -25,3 +25,9 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         allowed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+
+
+def check_seconds(name: str, value: float | None) -> None:
+    """Raise ValueError unless `value` is None or greater than 0."""
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} must be seconds greater than 0, or None, not {value!r}")

@@ -259,6 +259,7 @@ class Keeper:
             await self._write(self._snapshot("partial", "running", machine))
 
     def _snapshot(self, kind: str, status: str, machine: SuperstepMachine) -> Snapshot:
+        self._executor._say_created(machine)
         return Snapshot(
             kind=kind,
             status=status,
@@ -432,27 +433,6 @@ def _tells_of(manifest: Manifest, superstep: int, kept: KeptStates) -> bool:
     )
 
 
-def say_restored(executor: GraphExecutor, data: CheckpointData, active: Sequence[str]) -> None:
-    """Tell that an executor stands where a checkpoint was taken."""
-    if data.origin is not None:
-        executor._hub.say(
-            ev.CheckpointLoaded,
-            superstep=data.superstep,
-            path=data.origin.url,
-            active_nodes=tuple(active),
-            bytes=sum(item.stored.nbytes for item in data.kept.states) if data.kept else None,
-        )
-    executor._hub.say(
-        ev.CheckpointRestored,
-        active_node_ids=tuple(active),
-        final_state_message_count=executor._final_count(),
-        max_workers=executor.max_workers,
-        superstep=data.superstep,
-        path=executor.checkpoint_path,
-        interval=executor.checkpoint_every,
-    )
-
-
 def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[Finished]]:
     """A checkpoint's frontier, final state and finished executions, as handles of the pool.
 
@@ -486,3 +466,50 @@ def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[
         for result in kept.done
     ]
     return frontier, final, done
+
+
+def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
+    """Put an executor where a checkpoint was taken.
+
+    Raises:
+        CheckpointError: states wait at nodes that its graph does not have.
+    """
+    kept = chkpt.untouched
+    active = [a.node_id for a in kept.active] if kept else list(chkpt.active_states)
+    unknown = [node_id for node_id in active if node_id not in executor.graph.nodes]
+    if unknown:
+        raise CheckpointError(
+            f"The checkpoint has states waiting at {unknown}, which the graph does not have."
+        )
+    executor.run_id = chkpt.run_id or executor.run_id
+    executor.branch = chkpt.branch
+    executor._hub = executor._new_hub()
+    executor._hub.link_from(chkpt.trace)
+    executor._superstep = chkpt.superstep
+    executor._final = chkpt._final_state
+    executor._finished = chkpt.status == "finished"
+    executor._origin, executor._origin_kept = chkpt.origin, chkpt.kept
+    executor._kept = kept
+    executor._waiting = [
+        (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
+        for node_id, states in (() if kept else chkpt.active_states.items())
+        if states
+    ]
+    executor._machine = None
+    if chkpt.origin is not None:
+        executor._hub.say(
+            ev.CheckpointLoaded,
+            superstep=chkpt.superstep,
+            path=chkpt.origin.url,
+            active_nodes=tuple(active),
+            bytes=sum(item.stored.nbytes for item in chkpt.kept.states) if chkpt.kept else None,
+        )
+    executor._hub.say(
+        ev.CheckpointRestored,
+        active_node_ids=tuple(active),
+        final_state_message_count=executor._final_count(),
+        max_workers=executor.max_workers,
+        superstep=chkpt.superstep,
+        path=executor.checkpoint_path,
+        interval=executor.checkpoint_every,
+    )

@@ -10,25 +10,31 @@ import os
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, Unpack, get_args
 
-from .checking import check, check_choice, check_count
+from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
 from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates, Later, Origin
-from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered, say_restored
+from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered, stand_at
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
-from .errors import CheckpointError, GraphExecutionError, GraphWarning
+from .errors import GraphExecutionError, GraphWarning
 from .model.graph import Graph
 from .policies import RetryPolicy
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
-from .telemetry import Event, EventHub, Observer, RunSummary, make_hub, message_count
+from .telemetry import (
+    Event,
+    EventHub,
+    Observer,
+    RunSummary,
+    configured_listeners,
+    message_count,
+)
 from .telemetry import events as ev
-from .telemetry.observers import BUFFERED_EVENTS, stream
+from .telemetry.observers import BUFFERED_EVENTS, follow
 
 OnMultipleStates = Literal["first", "each", "error"]
 
@@ -150,7 +156,9 @@ class GraphExecutor:
             self._keeper = Keeper(self, path, self._settings)
 
     def _new_hub(self) -> EventHub:
-        hub = make_hub(self.graph, self.run_id, self.backend, self.retry_policy)
+        hub = EventHub(
+            self.graph, self.run_id, self.backend, self.retry_policy, configured_listeners
+        )
         hub.say(
             ev.ExecutorInit,
             max_workers=self.max_workers,
@@ -248,11 +256,7 @@ class GraphExecutor:
             ResourceRequestError, SerializationError, ClusterConnectionError: before any work.
         """
         check_count("max_supersteps", max_supersteps, 0)
-        if superstep_timeout is not None and not superstep_timeout > 0:
-            raise ValueError(
-                f"superstep_timeout must be seconds greater than 0, or None, "
-                f"not {superstep_timeout!r}"
-            )
+        check_seconds("superstep_timeout", superstep_timeout)
         if self._running:
             raise RuntimeError("This executor is running already; make one executor for each run.")
         if self._finished:
@@ -308,7 +312,7 @@ class GraphExecutor:
             ```
         """
         check_count("buffer", buffer, 1)
-        return stream(self._hub, partial(self.execute, max_supersteps, superstep_timeout), buffer)
+        return follow(self._hub, lambda: self.execute(max_supersteps, superstep_timeout), buffer)
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -321,18 +325,26 @@ class GraphExecutor:
             status = (
                 "failed" if self._machine and self._machine.phase is Phase.FAILED else "running"
             )
-        self._hub.say(
-            ev.CheckpointCreated,
-            active_node_ids=tuple(active),
-            final_state_message_count=self._final_count(),
-            max_workers=self.max_workers,
-            superstep=self.superstep,
-            retry_policy=self.retry_policy,
-        )
+        self._say_created(self._machine)
         return self._as_data(
             status,
             {node_id: active[node_id] for node_id in active},
             {a.node_id: a.sources for a in self._machine.frontier} if self._machine else None,
+        )
+
+    def _say_created(self, machine: SuperstepMachine | None) -> None:
+        """Tell that a checkpoint is made of where the run stands."""
+        if machine is None:
+            active = tuple(self.active_states)
+        else:
+            active = tuple(activation.node_id for activation in machine.frontier)
+        self._hub.say(
+            ev.CheckpointCreated,
+            active_node_ids=active,
+            final_state_message_count=self._final_count(),
+            max_workers=self.max_workers,
+            superstep=self.superstep,
+            retry_policy=self.retry_policy,
         )
 
     def _as_data(
@@ -427,33 +439,8 @@ class GraphExecutor:
             clock=clock,
             **{**chkpt.settings, **settings},
         )
-        executor._go_back_to(chkpt)
+        stand_at(executor, chkpt)
         return executor
-
-    def _go_back_to(self, chkpt: CheckpointData) -> None:
-        kept = chkpt.untouched
-        active = [a.node_id for a in kept.active] if kept else list(chkpt.active_states)
-        unknown = [node_id for node_id in active if node_id not in self.graph.nodes]
-        if unknown:
-            raise CheckpointError(
-                f"The checkpoint has states waiting at {unknown}, which the graph does not have."
-            )
-        self.run_id = chkpt.run_id or self.run_id
-        self.branch = chkpt.branch
-        self._hub = self._new_hub()
-        self._hub.link_from(chkpt.trace)
-        self._superstep = chkpt.superstep
-        self._final = chkpt._final_state
-        self._finished = chkpt.status == "finished"
-        self._origin, self._origin_kept = chkpt.origin, chkpt.kept
-        self._kept = kept
-        self._waiting = [
-            (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-            for node_id, states in (() if kept else chkpt.active_states.items())
-            if states
-        ]
-        self._machine = None
-        say_restored(self, chkpt, active)
 
     @classmethod
     def resume(

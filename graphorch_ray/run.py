@@ -363,16 +363,15 @@ class Run:
         assert self._keeper is not None
         superstep, kept = await self._keeper.newest()
         frontier, final, done = restored(self._pool, kept)
+        path = self._executor.checkpoint_path or ""
         self._hub.say(
             ev.CheckpointLoaded,
             superstep=superstep,
-            path=self._executor.checkpoint_path or "",
-            active_nodes=tuple(active.node_id for active in frontier),
+            path=path,
+            active_nodes=tuple(active.node_id for active in kept.active),
             bytes=sum(item.stored.nbytes for item in kept.states),
         )
-        self._hub.falls_back_to_checkpoint(
-            node_id, self._timeout, self._executor.checkpoint_path or "", superstep
-        )
+        self._hub.falls_back_to_checkpoint(node_id, self._timeout, path, superstep)
         machine.restore(superstep, frontier, final, done)
 
     async def _fetch_final(self) -> None:

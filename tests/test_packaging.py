@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,20 @@ def test_version_has_a_single_source() -> None:
 def test_types_are_shipped() -> None:
     assert (PACKAGE / "py.typed").is_file()
     assert "Typing :: Typed" in project()["classifiers"]
+
+
+def test_what_is_no_python_is_in_the_wheel_too(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    files = {
+        str(path.relative_to(ROOT))
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert {Path(name).suffix for name in files} >= {".html", ".css", ".js"}
+    assert files <= packed
 
 
 def test_all_is_sorted_and_importable() -> None:

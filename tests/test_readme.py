@@ -47,7 +47,7 @@ def test_every_program_in_the_documents_runs(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAPHORCH_BACKEND", "inline")
-    monkeypatch.chdir(tmp_path)  # some write a file beside themselves
+    monkeypatch.chdir(tmp_path)  # some write files
     _, printed = run(code, tmp_path)
     assert printed
 

@@ -18,7 +18,7 @@ from .. import failpoints
 from ..errors import CheckpointConflictError, CheckpointError, GraphWarning
 from .blobs import Blobs, blob_name
 from .files import walk_down
-from .manifest import Blob, Header, Manifest, NewerVersionError, SignatureError
+from .manifest import Blob, DamagedError, Header, Manifest, NewerVersionError, SignatureError
 from .pruning import Holdings, retained
 
 if TYPE_CHECKING:
@@ -331,9 +331,7 @@ class Line:
         data, own = self._files.read(self._path(seq))
         manifest = Manifest.from_bytes(data, self._store.key, self.header.nonce, own=own)
         if (manifest.line, manifest.seq) != (self.name, seq):
-            raise CheckpointError(
-                f"it is a copy of manifest {manifest.seq} of line {manifest.line}"
-            )
+            raise DamagedError(f"it is a copy of manifest {manifest.seq} of line {manifest.line}")
         return manifest
 
     def _read(self, seq: int) -> Manifest | None:
@@ -341,14 +339,15 @@ class Line:
 
         Raises:
             FileNotFoundError: it is not there.
-            CheckpointError: it was written by a newer version.
+            CheckpointError: it was written by a newer version, or reading failed: that it is
+                damaged is not known then, and an older one must not be taken for the newest.
         """
         where = self._files.where(self._path(seq))
         try:
             return self.load(seq)
         except NewerVersionError as error:
             raise CheckpointError(f"Cannot read '{where}': {error}") from error
-        except CheckpointError as error:
+        except DamagedError as error:
             warnings.warn(f"'{where}' is passed over: {error}.", GraphWarning, stacklevel=2)
             return None
 
@@ -443,7 +442,7 @@ class Line:
             other = self.load(ours.seq)
         except (FileNotFoundError, NewerVersionError, SignatureError) as error:
             self._lose(ours, f"'{self._files.where(path)}' is not this process's: {error}")
-        except CheckpointError as error:
+        except DamagedError as error:
             warnings.warn(
                 f"'{self._files.where(path)}' is passed over: {error}.", GraphWarning, stacklevel=3
             )

@@ -17,7 +17,19 @@ import msgpack
 
 from ..errors import CheckpointError
 
-__all__ = ["Active", "Blob", "Done", "Header", "Manifest", "Stored", "seal", "unseal"]
+__all__ = [
+    "Active",
+    "Blob",
+    "DamagedError",
+    "Done",
+    "Header",
+    "Manifest",
+    "NewerVersionError",
+    "SignatureError",
+    "Stored",
+    "seal",
+    "unseal",
+]
 
 VERSION = 1
 """Version of the byte form that is written here, and the highest that is read."""
@@ -243,21 +255,22 @@ def unseal(kind: bytes, data: bytes, key: bytes | None, context: str) -> tuple[b
     """Return the body, and whether it carries a signature made with this key.
 
     Raises:
-        CheckpointError: it is damaged, carries a signature that is not of this key, or is of a
-            version that is not known here.
+        DamagedError: it is damaged.
+        SignatureError: it carries a signature that is not of this key.
+        NewerVersionError: it is of a version that is not known here.
     """
     if len(data) < _PREFIX.size:
-        raise CheckpointError(f"it is torn: {len(data)} bytes are less than any whole one has")
+        raise DamagedError(f"it is torn: {len(data)} bytes are less than any whole one has")
     magic, version, flags, length = _PREFIX.unpack_from(data)
     if magic != b"GOR" + kind:
-        raise CheckpointError(f"it begins with {magic!r}, as no file of its kind does")
+        raise DamagedError(f"it begins with {magic!r}, as no file of its kind does")
     end = _PREFIX.size + length
     expected = end + _DIGEST + (_DIGEST if flags & _SIGNED else 0)
     if len(data) != expected:
         what = "torn" if len(data) < expected else "damaged"
-        raise CheckpointError(f"it is {what}: {len(data)} bytes instead of {expected}")
+        raise DamagedError(f"it is {what}: {len(data)} bytes instead of {expected}")
     if hashlib.sha256(data[:end]).digest() != data[end : end + _DIGEST]:
-        raise CheckpointError("it is damaged: its checksum is that of another content")
+        raise DamagedError("it is damaged: its checksum is that of another content")
     if version > VERSION:
         raise NewerVersionError(
             f"it was written by a newer graphorch_ray (format {version}; this one reads up to "
@@ -272,12 +285,16 @@ def unseal(kind: bytes, data: bytes, key: bytes | None, context: str) -> tuple[b
     return data[_PREFIX.size : end], signed
 
 
+class DamagedError(CheckpointError):
+    """A file was read, and is not what it should be; whoever finds it may use an older one."""
+
+
+class SignatureError(DamagedError):
+    """A file is whole, but signed with another key, or for another place."""
+
+
 class NewerVersionError(CheckpointError):
     """A file is whole, but written by a newer version of this library."""
-
-
-class SignatureError(CheckpointError):
-    """A file is whole, but signed with another key, or for another place."""
 
 
 def _signature(content: bytes, key: bytes, context: str) -> bytes:
@@ -322,7 +339,7 @@ def _unpack(cls: Callable[..., T], body: bytes, readers: dict[str, Reader], *, t
         raise
     # A checksum proves nothing about who made it: anything may be in there.
     except Exception as error:
-        raise CheckpointError(f"it does not hold what it should: {error}") from error
+        raise DamagedError(f"it does not hold what it should: {error}") from error
 
 
 Reader = Callable[[Any], Any]

@@ -17,7 +17,7 @@ from ..errors import CheckpointError, GraphWarning
 from ..policies import RetryPolicy
 from .blobs import Blobs
 from .line import Line, writer_id
-from .manifest import Header, Manifest
+from .manifest import DamagedError, Header, Manifest, NewerVersionError
 from .place import RETRY, Place
 
 __all__ = ["KEY_VARIABLE", "CheckpointInfo", "Line", "Store", "info_of", "signing_key"]
@@ -143,13 +143,16 @@ class Store:
     def newest_line(self) -> Line | None:
         """Return the line that was begun last, or None; those without a readable header are passed.
 
-        A line has no header for a moment while it is being created.
+        A line has no header for a moment while it is being created. One whose header is damaged is
+        passed over with a warning.
+
+        Raises:
+            CheckpointError: reading failed, or it was written by a newer version.
         """
         for name in reversed(self.lines()):
-            try:
-                return self.line(name)
-            except CheckpointError as error:
-                warnings.warn(f"Line {name} is passed over: {error}", GraphWarning, stacklevel=2)
+            line = self._readable(name)
+            if line is not None:
+                return line
         return None
 
     def line(self, name: str) -> Line:
@@ -158,21 +161,17 @@ class Store:
         Raises:
             CheckpointError: there is no such line, or its header cannot be read.
         """
-        files = self.place.files()
-        where = f"lines/{name}/line"
         if not name.isdecimal():
             raise CheckpointError(f"{name!r} is no name of a line; lines are {self._said_lines()}")
         try:
-            data, own = files.read(where)
+            return self._line(name)
         except FileNotFoundError:
             raise CheckpointError(
                 f"'{self.url}' has no line {name}; lines are {self._said_lines()}"
             ) from None
-        try:
-            header = Header.from_bytes(data, self.key, own=own)
-        except CheckpointError as error:
-            raise CheckpointError(f"Cannot read '{files.where(where)}': {error}") from error
-        return Line(self, name, header, created=False)
+        except DamagedError as error:
+            where = self.place.files().where(f"lines/{name}/line")
+            raise CheckpointError(f"Cannot read '{where}': {error}") from error
 
     def create_line(self, header: Header | Callable[[Blobs], Header]) -> Line:
         """Begin a line under the next free number. This process is its first owner.
@@ -207,10 +206,8 @@ class Store:
         """List every checkpoint of every line, oldest first. Each manifest is read."""
         found: list[CheckpointInfo] = []
         for name in self.lines():
-            try:
-                line = self.line(name)
-            except CheckpointError as error:
-                warnings.warn(f"Line {name} is passed over: {error}", GraphWarning, stacklevel=2)
+            line = self._readable(name)
+            if line is None:
                 continue
             pins: dict[int, list[str]] = {}
             for pin, seq in line.pins().items():
@@ -219,6 +216,29 @@ class Store:
                 if manifest is None or manifest.kind != "claim":
                     found.append(info_of(name, seq, manifest, tuple(pins.get(seq, ()))))
         return found
+
+    def _line(self, name: str) -> Line:
+        files, where = self.place.files(), f"lines/{name}/line"
+        data, own = files.read(where)
+        try:
+            header = Header.from_bytes(data, self.key, own=own)
+        except NewerVersionError as error:
+            raise CheckpointError(f"Cannot read '{files.where(where)}': {error}") from error
+        return Line(self, name, header, created=False)
+
+    def _readable(self, name: str) -> Line | None:
+        """Open a line, or return None, with a warning where its header is damaged."""
+        try:
+            return self._line(name)
+        except FileNotFoundError:  # it is being created, or its creation was broken off
+            return None
+        except DamagedError as error:
+            warnings.warn(
+                f"Line {name} of '{self.url}' is passed over; of its header: {error}.",
+                GraphWarning,
+                stacklevel=3,
+            )
+            return None
 
     def _said_lines(self) -> str:
         return ", ".join(self.lines()) or "none"

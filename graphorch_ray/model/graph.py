@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -176,6 +177,44 @@ class Graph:
         from .mermaid import to_mermaid
 
         return to_mermaid(self)
+
+    def draw(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Draw the graph, write the drawing to a file, and return its text.
+
+        No other program is needed. Shapes and small print tell the kinds of node apart;
+        a router stands in a box of its own, with dashed arrows to where it may lead; dotted
+        arrows lead to fallbacks; loops climb beside the rest. Eight or more nodes with the
+        same neighbours are drawn as one block. Colours follow the reader's light or dark
+        scheme.
+
+        Args:
+            path: Where to write; the suffix says what: ``.svg``; ``.html``, a page with the
+                picture; ``.mmd``, a Mermaid flowchart; ``.md``, the same in a Markdown
+                block. A file that is there is replaced. ``None``: no file, SVG.
+
+        Raises:
+            ValueError: The suffix is none of these.
+            OSError: The file cannot be written.
+
+        Example:
+            >>> from graphorch_ray.model import GraphBuilder
+            >>> builder = GraphBuilder("tiny")
+            >>> builder.add_concrete_edge("start", "end")
+            >>> picture = builder.build_graph().draw()
+            >>> picture.startswith("<svg"), "Graph tiny" in picture
+            (True, True)
+        """
+        from .drawing.files import draw
+
+        return draw(self, path)
+
+    def _repr_svg_(self) -> str:
+        """Show the picture where a notebook asks for SVG."""
+        return self.draw()
+
+    def _repr_html_(self) -> str:
+        """Show the picture in a notebook, in a frame that scrolls where it is large."""
+        return f'<div style="overflow:auto;max-height:40rem">{self.draw()}</div>'
 
     def __repr__(self) -> str:
         """Show the name and the size."""

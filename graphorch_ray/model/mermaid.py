@@ -6,9 +6,18 @@ from .actions import describe_callable
 from .edges import ConditionalEdge
 from .flat import sinks_of
 from .graph import Graph
-from .nodes import AINode, HumanInTheLoopNode, Node, ToolNode, ToolSetNode
+from .kinds import NodeKind, kind_of
 
 __all__ = ["to_mermaid"]
+
+_BRACKETS: dict[NodeKind, tuple[str, str]] = {
+    "end point": ("([", "])"),
+    "aggregator": ("[/", "\\]"),
+    "tool": ("[[", "]]"),
+    "model": ("{{", "}}"),
+    "human": ("[/", "/]"),
+    "step": ("[", "]"),
+}
 
 
 def to_mermaid(graph: Graph) -> str:
@@ -21,7 +30,7 @@ def to_mermaid(graph: Graph) -> str:
     names = {node_id: f"n{number}" for number, node_id in enumerate(graph.nodes)}
     lines = ["flowchart TD"]
     for node_id, node in graph.nodes.items():
-        before, after = _shape(graph, node)
+        before, after = _BRACKETS[kind_of(graph, node)]
         lines.append(f"    {names[node_id]}{before}{_quoted(node_id)}{after}")
     for node_id in graph.nodes:
         for edge in graph.edges_from(node_id):
@@ -38,20 +47,6 @@ def to_mermaid(graph: Graph) -> str:
                 f'    {names[node_id]} ==>|"fallback"| {names[node.fallback_node_id or ""]}'
             )
     return "\n".join(lines)
-
-
-def _shape(graph: Graph, node: Node) -> tuple[str, str]:
-    if node is graph.start_node or node is graph.end_node:
-        return "([", "])"
-    if node.is_aggregator:
-        return "[/", "\\]"
-    if isinstance(node, ToolNode | ToolSetNode):
-        return "[[", "]]"
-    if isinstance(node, AINode):
-        return "{{", "}}"
-    if isinstance(node, HumanInTheLoopNode):
-        return "[/", "/]"
-    return "[", "]"
 
 
 def _quoted(text: str) -> str:

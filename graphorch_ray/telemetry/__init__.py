@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .event import Event
 from .events import EventsDropped
 from .hub import EventHub, message_count
-from .listeners import make_hub
+from .listeners import configured_listeners
 from .observers import Observer
 from .summary import NodeSummary, RunSummary, SummaryRecorder
 
@@ -23,8 +23,8 @@ __all__ = [
     "RunSummary",
     "SummaryRecorder",
     "configure",
+    "configured_listeners",
     "flush",
-    "make_hub",
     "message_count",
     "shutdown",
 ]

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from ..model.graph import Graph
 from ..model.trail import TraceContext
-from ..policies import RetryPolicy
 from .broadcast import Broadcast, Listener
 from .hub import EventHub
 from .logs import EventLog, NodeLogForwarder, logs_wanted
 from .providers import meter_provider, span_sink, tracer_provider
 from .settings import settings
-
-
-def make_hub(graph: Graph, run_id: str, backend: str, policy: RetryPolicy) -> EventHub:
-    """A hub whose runs are heard by what is configured when they start."""
-    return EventHub(graph, run_id, backend, policy, configured_listeners)
 
 
 def configured_listeners(hub: Broadcast) -> list[Listener]:

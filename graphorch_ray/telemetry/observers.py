@@ -12,14 +12,11 @@ import inspect
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .event import Event
 from .events import EventsDropped, RunFailed, RunFinished
 from .report_once import Once
-
-if TYPE_CHECKING:
-    from .broadcast import Broadcast
 
 BUFFERED_EVENTS = 10_000
 """Events that wait for one reader, at most; some hundred bytes each."""
@@ -151,33 +148,6 @@ class Observer:
             )
 
 
-async def stream(
-    hub: Broadcast, run: Callable[[], Coroutine[Any, Any, Any]], limit: int
-) -> AsyncIterator[Event]:
-    """Run something, and give the hub's events meanwhile; to stop reading cancels it.
-
-    Args:
-        hub: whose events.
-        run: gives the coroutine; what it raises is raised after the last event.
-        limit: events that wait for the reader, at most.
-    """
-    reader = StreamReader(limit)
-    hub.add(reader)
-    running = asyncio.ensure_future(run())
-    running.add_done_callback(lambda _: reader.wake())
-    try:
-        while not running.done():
-            for event in await reader.next_events():
-                yield event
-        for event in reader.take():
-            yield event
-        running.result()
-    finally:
-        hub.remove(reader)
-        running.cancel()
-        await asyncio.wait((running,))
-
-
 class StreamReader:
     """The events of one run for one coroutine."""
 
@@ -202,3 +172,37 @@ class StreamReader:
     def take(self) -> list[Event]:
         """What waits, without waiting."""
         return self._buffer.take()
+
+
+class Hub(Protocol):
+    """What listeners join and leave."""
+
+    def add(self, listener: StreamReader, /) -> object:
+        """Tell it what happens from now on."""
+
+    def remove(self, listener: StreamReader, /) -> object:
+        """Tell it no more."""
+
+
+async def follow(
+    hub: Hub, work: Callable[[], Coroutine[Any, Any, Any]], buffer: int
+) -> AsyncIterator[Event]:
+    """Do the work of a run, and give its events; to stop reading is to cancel it.
+
+    What the work raises is raised after its last event.
+    """
+    reader = StreamReader(buffer)
+    hub.add(reader)
+    run = asyncio.ensure_future(work())
+    run.add_done_callback(lambda _: reader.wake())
+    try:
+        while not run.done():
+            for event in await reader.next_events():
+                yield event
+        for event in reader.take():
+            yield event
+        run.result()
+    finally:
+        hub.remove(reader)
+        run.cancel()
+        await asyncio.wait((run,))

@@ -9,7 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphorch_ray.checkpoint.manifest import Header, Manifest
@@ -116,6 +116,33 @@ def test_a_stale_listing_does_not_hide_an_owner(root: str) -> None:
         owner.commit(step(2))
 
 
+def test_a_newest_that_cannot_be_read_now_is_not_taken_for_damaged(root: str) -> None:
+    """Going on from the one before would run a committed superstep again."""
+    fs = faulty()
+    store = open_store(fs, root, retry=RetryPolicy(max_retries=1))
+    line = store.create_line(Header(run_id="7"))
+    for superstep in range(2):
+        line.commit(step(superstep))
+    fs.plan([None, None, "unavailable", "unavailable"])  # two listings, and then the manifest
+    with pytest.raises(CheckpointError, match=r"Cannot read '.*000000002', 2 times: .*503"):
+        line.newest()
+    store.create_line(Header(run_id="8"))
+    fs.plan([None, "unavailable", "unavailable"])
+    with pytest.raises(CheckpointError, match=r"Cannot read '.*000002/line', 2 times"):
+        store.newest_line()
+    assert fs.injected == {"unavailable": 4}
+
+
+def test_a_line_whose_header_is_damaged_is_passed_over(root: str) -> None:
+    store = open_store(faulty(), root)
+    store.create_line(Header(run_id="7"))
+    store.place.files().create("lines/000002/line", b"torn")
+    with pytest.warns(GraphWarning, match="Line 000002 .* is torn"):
+        newest = store.newest_line()
+    assert newest is not None
+    assert newest.name == "000001"
+
+
 def test_a_slow_store_is_only_slow(root: str) -> None:
     slept: list[float] = []
     fs = FaultyFileSystem(
@@ -162,6 +189,7 @@ class Expecting:
         self.fs._before = before  # type: ignore[method-assign]
 
 
+@settings(max_examples=300)
 @given(ACTIONS, st.lists(ANY_FAULT, max_size=60))
 def test_nothing_is_lost_and_nothing_doubled(
     actions: list[str], schedule: list[str | None]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from graphorch_ray.checkpoint import files as files_module
 from graphorch_ray.checkpoint.files import LocalFiles, local_path
 from graphorch_ray.checkpoint.manifest import Header
 from graphorch_ray.checkpoint.store import Store
@@ -36,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             seen.append((name, about(*arguments)))
             return result
 
-        monkeypatch.setattr(files_module.os, name, call)
+        monkeypatch.setattr(os, name, call)
 
     record("fsync", lambda file: named(os.readlink(f"/proc/self/fd/{file}")))
     record("link", lambda source, target: named(target))
@@ -90,7 +89,7 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(files_module.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
 
 
 @pytest.mark.usefixtures("no_links")
@@ -152,7 +151,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> list[i
         fired.append(number)
         raise OSError(number, os.strerror(number), "the file")
 
-    monkeypatch.setattr(files_module.os, name, fail)
+    monkeypatch.setattr(os, name, fail)
     return fired
 
 
@@ -193,7 +192,7 @@ def test_a_busy_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise OSError(left.pop(), "busy")
         original(*arguments)
 
-    monkeypatch.setattr(files_module.os, "link", link)
+    monkeypatch.setattr(os, "link", link)
     line.commit(step(1))
     assert left == []
     assert len(waits) == 2
@@ -231,7 +230,7 @@ def test_files_of_other_users_are_not_trusted(
 ) -> None:
     line = Store(tmp_path).create_line(Header(run_id="7"))
     line.commit(step(0))
-    monkeypatch.setattr(files_module.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     newest = line.newest()
     assert newest is not None
     assert not newest.trusted

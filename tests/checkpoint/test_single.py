@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphorch_ray.checkpoint.manifest import Header, Stored
+from graphorch_ray.checkpoint.manifest import Blob, Header, Stored
 from graphorch_ray.checkpoint.single import SingleStore, is_single
 from graphorch_ray.errors import CheckpointConflictError, CheckpointError, GraphWarning
 from tests.checkpoint.conftest import Where
@@ -44,7 +44,8 @@ def where(where: Where) -> Where:
 def test_the_file_holds_the_newest_checkpoint_and_all_it_needs(where: Where) -> None:
     store = open_single(where)
     assert store.newest_line() is None
-    assert store.lines() == store.checkpoints() == []
+    assert store.lines() == []
+    assert store.checkpoints() == []
     line = store.create_line(lambda b: Header(run_id="7", graph=Stored(b.put([b"graph"])[0])))
     assert line.newest() is None
     unchanged, _ = line.blobs.put([VALUE[:77], VALUE[77:]])
@@ -61,7 +62,8 @@ def test_the_file_holds_the_newest_checkpoint_and_all_it_needs(where: Where) -> 
     assert not again.blobs.visible()
     graph = again.header.graph
     assert graph is not None
-    assert again.blobs.get(graph.document) == b"graph"  # type: ignore[arg-type]
+    assert isinstance(graph.document, Blob)
+    assert bytes(again.blobs.get(graph.document)) == b"graph"
     assert [(i.seq, i.superstep) for i in store.checkpoints()] == [(3, 2)]
     with pytest.raises(CheckpointError, match="that of 2 only: a single file keeps the newest"):
         again.at(1)
@@ -96,16 +98,17 @@ def test_a_commit_that_a_claim_overtakes_is_not_said_to_be_good(where: Where) ->
     old = open_single(where).create_line(Header(run_id="7"))
     old.commit(step(0))
     new = open_single(where).line()
-    original = old._files.put
+    files: Any = old._files
+    original = files.put
 
     def put(*arguments: Any) -> None:
         new.claim()
         original(*arguments)
 
-    old._files.put = put  # type: ignore[method-assign]
+    files.put = put
     with pytest.raises(CheckpointConflictError):
         old.commit(step(1))
-    old._files.put = original  # type: ignore[method-assign]
+    files.put = original
     made = new.commit(step(1))
     assert open_single(where).line().newest() == made
 
@@ -124,6 +127,7 @@ def test_a_new_run_in_the_same_file_fences_the_old_one(where: Where) -> None:
 def test_of_two_that_claim_at_once_one_is_refused(where: Where) -> None:
     open_single(where).create_line(Header(run_id="7")).commit(step(0))
     line = open_single(where).line()
+    open_single(where).line().claim()
     names = line._files.names
     line._files.names = lambda folder: names(folder)[:-1]  # type: ignore[method-assign]
     try:
@@ -133,13 +137,40 @@ def test_of_two_that_claim_at_once_one_is_refused(where: Where) -> None:
         line._files.names = names  # type: ignore[method-assign]
 
 
+def test_a_run_at_rest_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    line = SingleStore(tmp_path / "run.ckpt").create_line(Header(run_id="7"))
+    line.commit(step(0))
+    line.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.ckpt"]
+    line.commit(step(1))  # it goes on, if nobody else has been there
+    line.release()
+    newer = SingleStore(tmp_path / "run.ckpt").line()
+    newer.claim()
+    newer.commit(step(2))
+    newer.release()
+    with pytest.raises(CheckpointConflictError, match="since this run was there last"):
+        line.commit(step(2))
+    assert SingleStore(tmp_path / "run.ckpt").line().newest() is not None
+
+
+def test_an_owner_whose_claim_was_cleared_away_stops(tmp_path: Path) -> None:
+    old = SingleStore(tmp_path / "run.ckpt").create_line(Header(run_id="7"))
+    old.commit(step(0))
+    new = SingleStore(tmp_path / "run.ckpt").line()
+    new.claim()
+    new.commit(step(1))
+    new.release()
+    with pytest.raises(CheckpointConflictError):
+        old.commit(step(1))
+
+
 def test_values_wait_for_two_commits_and_no_longer(tmp_path: Path) -> None:
     line = SingleStore(tmp_path / "run.ckpt").create_line(Header(run_id="7"))
     late, _ = line.blobs.put([b"late"])
     never, _ = line.blobs.put([b"never"])
     line.commit(step(0))
     line.commit(step(1, late))
-    assert line.blobs.get(late) == b"late"
+    assert bytes(line.blobs.get(late)) == b"late"
     line.commit(step(2))
     with pytest.raises(CheckpointError, match="is not in"):
         line.blobs.get(never)
