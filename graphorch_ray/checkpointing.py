@@ -317,14 +317,6 @@ class Keeper:
         """Write a checkpoint. What goes wrong becomes `fault`."""
         executor = self._executor
         active = tuple(activation.node_id for activation in snapshot.frontier)
-        executor._hub.say(
-            ev.CheckpointCreated,
-            active_node_ids=active,
-            final_state_message_count=None if snapshot.final is None else snapshot.final.size,
-            max_workers=executor.max_workers,
-            superstep=snapshot.superstep,
-            retry_policy=executor.retry_policy,
-        )
         started = time.perf_counter()
         try:
             handles = snapshot.handles()
