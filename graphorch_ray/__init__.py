@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoint import CheckpointData
+from .checkpoint import CheckpointData, CheckpointInfo, list_checkpoints
 from .errors import (
     AggregatorActionNotDecorated,
     CheckpointConflictError,
@@ -70,6 +70,7 @@ __all__ = [
     "CheckpointConflictError",
     "CheckpointData",
     "CheckpointError",
+    "CheckpointInfo",
     "ClusterConnectionError",
     "ConcreteEdge",
     "ConditionalEdge",
@@ -112,6 +113,7 @@ __all__ = [
     "WorkerLostError",
     "aggregator_action",
     "current_execution",
+    "list_checkpoints",
     "node_action",
     "passThrough",
     "pass_through",

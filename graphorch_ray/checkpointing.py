@@ -10,91 +10,27 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any
 
-from .checkpoint.data import CheckpointData, find, from_manifest
+from .checkpoint.data import find, from_manifest
 from .checkpoint.kept import KeptStates
 from .checkpoint.manifest import Active, Blob, Done, Manifest, Stored
 from .checkpoint.places import open_store
+from .checkpoint.settings import CheckpointSettings
 from .checkpoint.vault import Kept, vault_of
 from .engine import Activation, Finished, Phase, SuperstepMachine
 from .errors import CheckpointConflictError, CheckpointError
+from .restoring import data_of, say_created
 from .runtime import Pool, StoredPayload
 from .telemetry import events as ev
 
 if TYPE_CHECKING:
     from .executor import GraphExecutor
 
-Durability = Literal["async", "sync", "exit"]
-Granularity = Literal["superstep", "node"]
-OnCheckpointError = Literal["raise", "warn"]
-
 CLOSE_SECONDS = 10.0
 """How long a run that was cancelled waits for its last checkpoint."""
-
-
-class CheckpointSettings(TypedDict, total=False):
-    """How checkpoints are kept; keyword arguments of `GraphExecutor`.
-
-    Attributes:
-        checkpoint_durability: ``"async"`` (default) writes while the next superstep runs, at most
-            one behind; ``"sync"`` starts no superstep before the checkpoint is durable; ``"exit"``
-            writes only where the run starts and ends.
-        checkpoint_granularity: ``"superstep"`` (default), or ``"node"``: each finished node of a
-            superstep is kept too, so that after a crash only the unfinished ones run again.
-        keep_last: how many supersteps are kept; older ones are deleted. Default 3; None keeps all.
-        checkpoint_compression: None (default), or ``"zstd"``.
-        on_checkpoint_error: ``"raise"`` (default) ends the run where a checkpoint cannot be
-            written; ``"warn"`` warns once and goes on.
-        checkpoint_key: signs what is written and checks what is read. Default: the environment
-            variable ``GRAPHORCH_CHECKPOINT_KEY``.
-        allow_pickle: load pickles from the place, whoever wrote them. Default False.
-        storage_options: for fsspec.
-    """
-
-    checkpoint_durability: Durability
-    checkpoint_granularity: Granularity
-    keep_last: int | None
-    checkpoint_compression: Literal["zstd"] | None
-    on_checkpoint_error: OnCheckpointError
-    checkpoint_key: bytes | str | None
-    allow_pickle: bool
-    storage_options: Mapping[str, Any] | None
-
-
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "checkpoint_durability": get_args(Durability),
-    "checkpoint_granularity": get_args(Granularity),
-    "checkpoint_compression": (None, "zstd"),
-    "on_checkpoint_error": get_args(OnCheckpointError),
-}
-
-
-_REMEMBERED = (*_CHOICES, "keep_last")
-
-
-def remembered(settings: CheckpointSettings) -> dict[str, Any]:
-    """The settings that a resumed run keeps: those that are no secret and no place."""
-    return {name: value for name, value in settings.items() if name in _REMEMBERED}
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse a setting that there is not, or a value that it may not have.
-
-    Raises:
-        TypeError, ValueError: names it and what is legal.
-    """
-    for name, value in settings.items():
-        if name not in CheckpointSettings.__annotations__:
-            raise TypeError(f"GraphExecutor() got an unexpected keyword argument {name!r}")
-        if name in _CHOICES and value not in _CHOICES[name]:
-            allowed = ", ".join(repr(choice) for choice in _CHOICES[name])
-            raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
-    keep_last = settings.get("keep_last", 3)
-    if keep_last is not None and (type(keep_last) is not int or keep_last < 1):
-        raise ValueError(f"keep_last must be 1 or more, or None to keep all, not {keep_last!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +108,7 @@ class Keeper:
         self.fault = None
         unrecorded = False
         if self._line is None:
-            self._options = self._executor._as_data().options()
+            self._options = data_of(self._executor).options()
             unrecorded = await asyncio.to_thread(self._take_line)
             if self._unfinished is not None:
                 warn(self._unfinished)
@@ -201,7 +137,7 @@ class Keeper:
         return True
 
     def _begin_line(self, parent: tuple[str, int] | None) -> None:
-        data = self._executor._as_data()
+        data = data_of(self._executor)
         self._line = self._store.create_line(lambda blobs: data.header(blobs, parent))
 
     def _fork(self, line: Any, seq: int) -> None:
@@ -259,7 +195,7 @@ class Keeper:
             await self._write(self._snapshot("partial", "running", machine))
 
     def _snapshot(self, kind: str, status: str, machine: SuperstepMachine) -> Snapshot:
-        self._executor._say_created(machine)
+        say_created(self._executor, machine)
         return Snapshot(
             kind=kind,
             status=status,
@@ -315,8 +251,6 @@ class Keeper:
 
     async def _write(self, snapshot: Snapshot) -> None:
         """Write a checkpoint. What goes wrong becomes `fault`."""
-        executor = self._executor
-        active = tuple(activation.node_id for activation in snapshot.frontier)
         started = time.perf_counter()
         try:
             handles = snapshot.handles()
@@ -331,11 +265,12 @@ class Keeper:
         except Exception as error:
             self._fail(self._unwritten(snapshot, error))
         else:
+            executor = self._executor
             executor._hub.say(
                 ev.CheckpointSaved,
                 superstep=snapshot.superstep,
                 path=self._store.url,
-                active_nodes=active,
+                active_nodes=tuple(active.node_id for active in snapshot.frontier),
                 bytes=sum(stored.nbytes for stored in manifest.states),
                 seconds=time.perf_counter() - started,
                 lag=executor._hub.since_barrier(),
@@ -458,50 +393,3 @@ def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[
         for result in kept.done
     ]
     return frontier, final, done
-
-
-def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
-    """Put an executor where a checkpoint was taken.
-
-    Raises:
-        CheckpointError: states wait at nodes that its graph does not have.
-    """
-    kept = chkpt.untouched
-    active = [a.node_id for a in kept.active] if kept else list(chkpt.active_states)
-    unknown = [node_id for node_id in active if node_id not in executor.graph.nodes]
-    if unknown:
-        raise CheckpointError(
-            f"The checkpoint has states waiting at {unknown}, which the graph does not have."
-        )
-    executor.run_id = chkpt.run_id or executor.run_id
-    executor.branch = chkpt.branch
-    executor._hub = executor._new_hub()
-    executor._hub.link_from(chkpt.trace)
-    executor._superstep = chkpt.superstep
-    executor._final = chkpt._final_state
-    executor._finished = chkpt.status == "finished"
-    executor._origin, executor._origin_kept = chkpt.origin, chkpt.kept
-    executor._kept = kept
-    executor._waiting = [
-        (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-        for node_id, states in (() if kept else chkpt.active_states.items())
-        if states
-    ]
-    executor._machine = None
-    if chkpt.origin is not None:
-        executor._hub.say(
-            ev.CheckpointLoaded,
-            superstep=chkpt.superstep,
-            path=chkpt.origin.url,
-            active_nodes=tuple(active),
-            bytes=sum(item.stored.nbytes for item in chkpt.kept.states) if chkpt.kept else None,
-        )
-    executor._hub.say(
-        ev.CheckpointRestored,
-        active_node_ids=tuple(active),
-        final_state_message_count=executor._final_count(),
-        max_workers=executor.max_workers,
-        superstep=chkpt.superstep,
-        path=executor.checkpoint_path,
-        interval=executor.checkpoint_every,
-    )

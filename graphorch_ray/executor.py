@@ -9,19 +9,21 @@ import asyncio
 import os
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, Unpack, get_args
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
 from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates, Later, Origin
-from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered, stand_at
+from .checkpoint.settings import CheckpointSettings, check_settings
+from .checkpointing import Keeper
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
 from .errors import GraphExecutionError, GraphWarning
 from .model.graph import Graph
 from .policies import RetryPolicy
+from .restoring import data_of, say_created, stand_at
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
@@ -35,6 +37,9 @@ from .telemetry import (
 )
 from .telemetry import events as ev
 from .telemetry.observers import BUFFERED_EVENTS, follow
+
+if TYPE_CHECKING:
+    from .telemetry.report.record import RunRecord
 
 OnMultipleStates = Literal["first", "each", "error"]
 
@@ -144,6 +149,7 @@ class GraphExecutor:
             reason = "Fallback from checkpoint is enabled, but no checkpoint_path is provided."
             self._hub.refused(reason)
             raise GraphExecutionError("GraphExecutor", reason)
+        self._record: RunRecord | None = None
         self._keeper: Keeper | None = None
         self._open_place()
 
@@ -271,6 +277,8 @@ class GraphExecutor:
             if shown is not None:
                 self._hub.remove(shown)
                 shown.close()
+            if self._record is not None:
+                await self._record.run_ended()
 
     # --- watching -----------------------------------------------------------------------------
 
@@ -314,6 +322,40 @@ class GraphExecutor:
         check_count("buffer", buffer, 1)
         return follow(self._hub, lambda: self.execute(max_supersteps, superstep_timeout), buffer)
 
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the report of a run: one HTML file that works offline.
+
+        Asked for before a run, it is written when the run ends, however it ends. Asked for again
+        afterwards, it is written at once. Recording costs some time for each attempt, so nothing
+        is recorded before the first call.
+
+        Args:
+            path: the file; one that is there is replaced.
+
+        Raises:
+            RuntimeError: the run that it is to tell of was not recorded.
+
+        Example:
+            ```python
+            executor.report("run.html")
+            executor.run()
+            ```
+        """
+        if self._record is None:
+            if self.summary.status != "new":
+                raise RuntimeError(
+                    "This run was not recorded. Call executor.report(path) before "
+                    "executor.run(), or set up telemetry.configure(file='trace.jsonl') and use "
+                    "telemetry.report.write_report('trace.jsonl', path)."
+                )
+            from .telemetry.report.record import RunRecord  # brings the OpenTelemetry SDK
+
+            self._record = RunRecord(self._hub, self.graph)
+        if self._record.has_run and not self._running:
+            self._record.write(path)
+        else:
+            self._record.want(path)
+
     # --- checkpoints --------------------------------------------------------------------------
 
     def to_checkpoint(self) -> CheckpointData:
@@ -325,55 +367,12 @@ class GraphExecutor:
             status = (
                 "failed" if self._machine and self._machine.phase is Phase.FAILED else "running"
             )
-        self._say_created(self._machine)
-        return self._as_data(
+        say_created(self, self._machine)
+        return data_of(
+            self,
             status,
             {node_id: active[node_id] for node_id in active},
             {a.node_id: a.sources for a in self._machine.frontier} if self._machine else None,
-        )
-
-    def _say_created(self, machine: SuperstepMachine | None) -> None:
-        """Tell that a checkpoint is made of where the run stands."""
-        if machine is None:
-            active = tuple(self.active_states)
-        else:
-            active = tuple(activation.node_id for activation in machine.frontier)
-        self._hub.say(
-            ev.CheckpointCreated,
-            active_node_ids=active,
-            final_state_message_count=self._final_count(),
-            max_workers=self.max_workers,
-            superstep=self.superstep,
-            retry_policy=self.retry_policy,
-        )
-
-    def _as_data(
-        self,
-        status: str = "running",
-        active: Mapping[str, Sequence[State]] | None = None,
-        sources: Mapping[str, Sequence[str]] | None = None,
-    ) -> CheckpointData:
-        """What this executor is made of; its initial and final states are read when needed."""
-        if sources is None:
-            sources = {node_id: came_from for node_id, _, came_from in self._waiting}
-        return CheckpointData(
-            self.graph,
-            self._initial,
-            active or {},
-            self.superstep,
-            self._final,
-            self.retry_policy,
-            self.max_workers,
-            run_id=self.run_id,
-            branch=self.branch,
-            status=status,
-            checkpoint_every=self.checkpoint_every,
-            allow_fallback_from_checkpoint=self.allow_fallback_from_checkpoint,
-            on_multiple_states=self.on_multiple_states,
-            infrastructure_retries=self.infrastructure_retries,
-            active_sources=sources,
-            trace=self._hub.capture(),
-            settings=remembered(self._settings),
         )
 
     @classmethod

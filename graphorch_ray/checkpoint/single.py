@@ -204,6 +204,9 @@ class SingleLine:
             "directory as the path to keep savepoints."
         )
 
+    def unpin(self, name: str) -> None:
+        """Do nothing: there are none."""
+
     def take(self, writer: str) -> None:
         """Become the owner by creating the next claim.
 

@@ -142,3 +142,29 @@ def test_a_run_resumed_from_a_checkpoint_links_to_the_one_that_wrote_it(spans, b
     (loaded,) = events(two, "checkpoint_load")
     assert loaded["path"].endswith("c")
     assert loaded["bytes"] > 0
+
+
+def test_a_run_resumed_from_a_checkpoint_links_to_the_trace_it_continues(spans, tmp_path):
+    graph = chain(ProcessingNode("a", echo), ProcessingNode("b", echo))
+    path = str(tmp_path / "runs")
+    with pytest.raises(GraphExecutionError, match="Max supersteps"):
+        GraphExecutor(
+            graph, State([1]), checkpoint_path=path, checkpoint_every=1, backend="inline"
+        ).run(max_supersteps=2)
+    GraphExecutor.resume(path, graph, backend="inline").run()
+    first, second = spans.of("run")
+    assert [link.context.span_id for link in second.links] == [first.context.span_id]
+    assert second.context.trace_id != first.context.trace_id
+
+
+def test_a_report_can_be_had_with_nothing_configured(tmp_path):
+    executor = GraphExecutor(chain(ProcessingNode("a", echo)), State([1]), backend="inline")
+    executor.report(tmp_path / "run.html")
+    executor.run()
+    page = (tmp_path / "run.html").read_text()
+    executor.report(tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == page
+    unrecorded = GraphExecutor(chain(ProcessingNode("a", echo)), State([1]), backend="inline")
+    unrecorded.run()
+    with pytest.raises(RuntimeError, match="before executor"):
+        unrecorded.report(tmp_path / "no.html")

@@ -1,0 +1,109 @@
+"""An executor as a checkpoint, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .checkpoint import CheckpointData
+from .checkpoint.settings import remembered
+from .engine import SuperstepMachine
+from .errors import CheckpointError
+from .state import State
+from .telemetry import events as ev
+
+if TYPE_CHECKING:
+    from .executor import GraphExecutor
+
+
+def say_created(executor: GraphExecutor, machine: SuperstepMachine | None) -> None:
+    """Tell that a checkpoint is made of where the run stands."""
+    if machine is None:
+        active = tuple(executor.active_states)
+    else:
+        active = tuple(activation.node_id for activation in machine.frontier)
+    executor._hub.say(
+        ev.CheckpointCreated,
+        active_node_ids=active,
+        final_state_message_count=executor._final_count(),
+        max_workers=executor.max_workers,
+        superstep=executor.superstep,
+        retry_policy=executor.retry_policy,
+    )
+
+
+def data_of(
+    executor: GraphExecutor,
+    status: str = "running",
+    active: Mapping[str, Sequence[State]] | None = None,
+    sources: Mapping[str, Sequence[str]] | None = None,
+) -> CheckpointData:
+    """What this executor is made of; its initial and final states are read when needed."""
+    if sources is None:
+        sources = {node_id: came_from for node_id, _, came_from in executor._waiting}
+    return CheckpointData(
+        executor.graph,
+        executor._initial,
+        active or {},
+        executor.superstep,
+        executor._final,
+        executor.retry_policy,
+        executor.max_workers,
+        run_id=executor.run_id,
+        branch=executor.branch,
+        status=status,
+        checkpoint_every=executor.checkpoint_every,
+        allow_fallback_from_checkpoint=executor.allow_fallback_from_checkpoint,
+        on_multiple_states=executor.on_multiple_states,
+        infrastructure_retries=executor.infrastructure_retries,
+        active_sources=sources,
+        trace=executor._hub.capture(),
+        settings=remembered(executor._settings),
+    )
+
+
+def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
+    """Put an executor where a checkpoint was taken.
+
+    Raises:
+        CheckpointError: states wait at nodes that its graph does not have.
+    """
+    kept = chkpt.untouched
+    active = [a.node_id for a in kept.active] if kept else list(chkpt.active_states)
+    unknown = [node_id for node_id in active if node_id not in executor.graph.nodes]
+    if unknown:
+        raise CheckpointError(
+            f"The checkpoint has states waiting at {unknown}, which the graph does not have."
+        )
+    executor.run_id = chkpt.run_id or executor.run_id
+    executor.branch = chkpt.branch
+    executor._hub = executor._new_hub()
+    executor._hub.link_from(chkpt.trace)
+    executor._superstep = chkpt.superstep
+    executor._final = chkpt._final_state
+    executor._finished = chkpt.status == "finished"
+    executor._origin, executor._origin_kept = chkpt.origin, chkpt.kept
+    executor._kept = kept
+    executor._waiting = [
+        (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
+        for node_id, states in (() if kept else chkpt.active_states.items())
+        if states
+    ]
+    executor._machine = None
+    if chkpt.origin is not None:
+        executor._hub.say(
+            ev.CheckpointLoaded,
+            superstep=chkpt.superstep,
+            path=chkpt.origin.url,
+            active_nodes=tuple(active),
+            bytes=sum(item.stored.nbytes for item in chkpt.kept.states) if chkpt.kept else None,
+        )
+    executor._hub.say(
+        ev.CheckpointRestored,
+        active_node_ids=tuple(active),
+        final_state_message_count=executor._final_count(),
+        max_workers=executor.max_workers,
+        superstep=chkpt.superstep,
+        path=executor.checkpoint_path,
+        interval=executor.checkpoint_every,
+    )
