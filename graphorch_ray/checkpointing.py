@@ -298,7 +298,7 @@ class Keeper:
                 for result in snapshot.done
             ),
             options=self._options,
-            trace=self._executor._hub.capture() or dict(self._executor._trace),
+            trace=self._executor._hub.capture(),
         )
 
     def _commit(self, manifest: Manifest, reused: Sequence[Blob]) -> list[Blob]:

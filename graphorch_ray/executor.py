@@ -140,7 +140,6 @@ class GraphExecutor:
         self._kept: KeptStates | None = None  # stands for `_waiting` where states are not read yet
         self._origin: Origin | None = None
         self._origin_kept: KeptStates | None = None
-        self._trace: dict[str, str] = {}
         self._superstep = 0
         self._finished = False
         self._running = False

@@ -57,7 +57,7 @@ def data_of(
         on_multiple_states=executor.on_multiple_states,
         infrastructure_retries=executor.infrastructure_retries,
         active_sources=sources,
-        trace=executor._hub.capture() or executor._trace,
+        trace=executor._hub.capture(),
         settings=remembered(executor._settings),
     )
 
@@ -77,7 +77,6 @@ def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
         )
     executor.run_id = chkpt.run_id or executor.run_id
     executor.branch = chkpt.branch
-    executor._trace = dict(chkpt.trace)
     executor._hub = executor._new_hub()
     executor._hub.link_from(chkpt.trace)
     executor._superstep = chkpt.superstep
@@ -91,6 +90,14 @@ def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
         if states
     ]
     executor._machine = None
+    if chkpt.origin is not None:
+        executor._hub.say(
+            ev.CheckpointLoaded,
+            superstep=chkpt.superstep,
+            path=chkpt.origin.url,
+            active_nodes=tuple(active),
+            bytes=sum(item.stored.nbytes for item in chkpt.kept.states) if chkpt.kept else None,
+        )
     executor._hub.say(
         ev.CheckpointRestored,
         active_node_ids=tuple(active),

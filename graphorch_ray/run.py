@@ -369,6 +369,7 @@ class Run:
             superstep=superstep,
             path=path,
             active_nodes=tuple(active.node_id for active in kept.active),
+            bytes=sum(item.stored.nbytes for item in kept.states),
         )
         self._hub.falls_back_to_checkpoint(node_id, self._timeout, path, superstep)
         machine.restore(superstep, frontier, final, done)

@@ -10,9 +10,8 @@ import logging
 import reprlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar, Token
 from typing import Any
 
 from ..model.trail import LogLine, Note, TraceContext, Trail, notes
@@ -39,24 +38,30 @@ class Gatherer:
         self.logs: list[LogLine] = []
         self.attributes: dict[str, Any] = {}
         self.events: list[tuple[str, int, Mapping[str, Any]]] = []
-        self._stack = ExitStack()
+        self._noted: Token[list[Note] | None] | None = None
+        self._gathered: Token[Gatherer | None] | None = None
+        self._left: Callable[[], None] | None = None
 
     def __enter__(self) -> Gatherer:
         _add_to_log_records()
-        stack = self._stack
-        stack.callback(notes.reset, notes.set(self.notes))
+        self._noted = notes.set(self.notes)
         if self.trace is not None:
-            stack.callback(gathering.reset, gathering.set(self))
+            self._gathered = gathering.set(self)
             if self.trace.log_level is not None:
                 _forward_logs()
             if self.trace.trace_id:
-                from .tracing import inside  # imports OpenTelemetry
+                from .tracing import enter  # imports OpenTelemetry
 
-                stack.enter_context(inside(self, self.trace))
+                self._left = enter(self, self.trace)
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._stack.close()
+        if self._left is not None:
+            self._left()
+        if self._gathered is not None:
+            gathering.reset(self._gathered)
+        if self._noted is not None:
+            notes.reset(self._noted)
 
     def wants(self, level: int) -> bool:
         """Whether a log record of this level is to be gathered."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -30,27 +29,30 @@ SPANS_PER_ATTEMPT = 10_000
 _active: set[Gatherer] = set()
 
 
-@contextmanager
-def inside(gatherer: Gatherer, given: TraceContext) -> Iterator[None]:
-    """Make the attempt's span the current one, and gather what ends beneath it."""
+def enter(gatherer: Gatherer, given: TraceContext) -> Callable[[], None]:
+    """Make the attempt's span the current one, and gather what ends beneath it.
+
+    Returns:
+        What ends that.
+    """
     _provide()
-    header = [given.state] if given.state else []
     context = SpanContext(
         given.trace_id,
         given.span_id,
         True,
         TraceFlags(given.flags),
-        TraceState.from_header(header),
+        TraceState.from_header([given.state]) if given.state else None,
     )
     sampled = bool(given.flags & TraceFlags.SAMPLED)
     span = AttemptSpan(context, gatherer) if sampled else NonRecordingSpan(context)
     token = otel_context.attach(trace.set_span_in_context(span))
     _active.add(gatherer)
-    try:
-        yield
-    finally:
+
+    def leave() -> None:
         _active.discard(gatherer)
         otel_context.detach(token)
+
+    return leave
 
 
 class AttemptSpan(Span):

@@ -8,7 +8,7 @@ from .event import Event
 from .events import EventsDropped
 from .hub import EventHub, message_count
 from .listeners import configured_listeners
-from .observers import Observer, StreamReader
+from .observers import Observer
 from .summary import NodeSummary, RunSummary, SummaryRecorder
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "NodeSummary",
     "Observer",
     "RunSummary",
-    "StreamReader",
     "SummaryRecorder",
     "configure",
     "configured_listeners",

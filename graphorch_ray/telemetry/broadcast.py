@@ -71,7 +71,8 @@ class Broadcast:
     def _open(self) -> bool:
         """A run starts; say whether anybody listens."""
         self._running = True
-        self.link_from(self.capture())
+        if self.tracer is not None:
+            self.link_from(self.tracer.carrier())
         self.tracer = None
         opened = self._opened(self) if self._opened is not None else ()
         self._listeners = (*opened, *self._added)
@@ -135,8 +136,13 @@ class Broadcast:
     # --- trace context for checkpoints --------------------------------------------------------
 
     def capture(self) -> dict[str, str]:
-        """The trace of the run as a small dict, for a checkpoint; empty where there is none."""
-        return self.tracer.carrier() if self.tracer is not None else {}
+        """The trace of the run as a small dict, for a checkpoint.
+
+        Where the run is not traced, the one that it continues; empty where there is none.
+        """
+        if self.tracer is not None:
+            return self.tracer.carrier()
+        return dict(self.links[-1]) if self.links else {}
 
     def link_from(self, carrier: Mapping[str, str]) -> None:
         """Have the next run span link to the one that `capture` gave."""

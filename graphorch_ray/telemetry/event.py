@@ -31,15 +31,43 @@ class Event:
 
     def attributes(self) -> dict[str, AttributeValue]:
         """The facts, by their names in a trace; what is unknown is left out."""
+        return self._under(_names(type(self)))
+
+    def _under(self, names: tuple[tuple[str, str], ...]) -> dict[str, AttributeValue]:
         found: dict[str, AttributeValue] = {}
-        for item in fields(self):
-            if item.name not in self.not_attributes:
-                value = getattr(self, item.name)
-                if isinstance(value, RetryPolicy):
-                    found.update(policy_attributes(value))
-                elif value is not None:
-                    found[PREFIX + item.name] = value
+        for field, name in names:
+            value = getattr(self, field)
+            if value is None:
+                continue
+            if field == "retry_policy":
+                found.update(policy_attributes(value))
+            else:
+                found[name] = value
         return found
+
+
+_known: dict[type[Any], tuple[tuple[str, str], ...]] = {}
+_known_own: dict[type[Any], tuple[tuple[str, str], ...]] = {}
+
+
+def _names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """The fields of an event that are attributes, with their names in a trace."""
+    found = _known.get(kind)
+    if found is None:
+        names = (item.name for item in fields(kind))
+        found = tuple((name, PREFIX + name) for name in names if name not in kind.not_attributes)
+        _known[kind] = found
+    return found
+
+
+def _own_names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """The same, without what every event of an attempt has."""
+    found = _known_own.get(kind)
+    if found is None:
+        common = {item.name for item in fields(AttemptEvent)}
+        found = tuple(pair for pair in _names(kind) if pair[0] not in common)
+        _known_own[kind] = found
+    return found
 
 
 def policy_attributes(policy: RetryPolicy) -> dict[str, AttributeValue]:
@@ -96,14 +124,18 @@ class AttemptEvent(Event):
 
     def attributes(self) -> dict[str, AttributeValue]:
         """The facts, by their names in a trace; what is unknown is left out."""
-        found = Event.attributes(self)
+        found = self._under(_names(type(self)))
         _, superstep, execution, role, attempt, rerun = self.key
-        found[f"{PREFIX}superstep"] = superstep
-        found[f"{PREFIX}execution"] = execution
-        found[f"{PREFIX}role"] = role
-        found[f"{PREFIX}retry_count"] = attempt
-        found[f"{PREFIX}rerun"] = rerun
+        found["graphorch.superstep"] = superstep
+        found["graphorch.execution"] = execution
+        found["graphorch.role"] = role
+        found["graphorch.retry_count"] = attempt
+        found["graphorch.rerun"] = rerun
         return found
+
+    def own_attributes(self) -> dict[str, AttributeValue]:
+        """The facts, without those that say which attempt this is about."""
+        return self._under(_own_names(type(self)))
 
 
 def without_prefix(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -310,12 +310,7 @@ class SpanMaker:
     def _in_attempt(self, event: AttemptEvent) -> None:
         attempt = self._attempts.get(event.key)
         if attempt is not None:
-            short_form = {
-                name: value
-                for name, value in event.attributes().items()
-                if name not in attempt.attributes
-            }
-            self._writer.note(attempt, event, short_form)
+            self._writer.note(attempt, event, event.own_attributes())
 
     def _node_completed(self, event: ev.NodeCompleted) -> None:
         attempt = self._finish_attempt(event, "ok", event.facts)

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from graphorch_ray import (
+    CheckpointData,
     GraphExecutionError,
     GraphExecutor,
     ProcessingNode,
@@ -124,6 +125,23 @@ assert GraphExecutor(builder.build_graph(), State(), backend="inline").run() == 
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_run_resumed_from_a_checkpoint_links_to_the_one_that_wrote_it(spans, backend, tmp_path):
+    path = str(tmp_path / "c")
+    first = GraphExecutor(
+        chain(ProcessingNode("a", fail)), State([1]), checkpoint_path=path, backend=backend
+    )
+    with pytest.raises(GraphExecutionError):
+        first.run()
+    second = GraphExecutor.from_checkpoint(CheckpointData.load(path), backend=backend)
+    with pytest.raises(GraphExecutionError):
+        second.run()
+    one, two = spans.of("run")
+    assert [link.context.span_id for link in two.links] == [one.context.span_id]
+    (loaded,) = events(two, "checkpoint_load")
+    assert loaded["path"].endswith("c")
+    assert loaded["bytes"] > 0
 
 
 def test_a_run_resumed_from_a_checkpoint_links_to_the_trace_it_continues(spans, tmp_path):
