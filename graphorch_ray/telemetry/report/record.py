@@ -25,7 +25,6 @@ class RunRecord:
     """
 
     def __init__(self, hub: EventHub, graph: Graph) -> None:
-        self._hub = hub
         self._graph = graph
         self._wanted: dict[Path, None] = {}
         self._spans: list[Any] = []
@@ -47,8 +46,6 @@ class RunRecord:
         self._spans = []
         provider = TracerProvider(shutdown_on_exit=False)
         self._maker = SpanMaker(self._graph, provider, self._spans.append, settings())
-        if self._hub.tracer is None:  # then node code's own spans come here
-            self._hub.tracer = self._maker
 
     def want(self, path: str | os.PathLike[str]) -> None:
         """Have the report written when the run ends."""
