@@ -16,12 +16,13 @@ from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
 from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates, Later, Origin
-from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered, stand_at
+from .checkpointing import CheckpointSettings, Keeper, check_settings, remembered
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
 from .errors import GraphExecutionError, GraphWarning
 from .model.graph import Graph
 from .policies import RetryPolicy
+from .restoring import stand_at
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
@@ -451,6 +452,7 @@ class GraphExecutor:
         *,
         superstep: int | None = None,
         savepoint: str | None = None,
+        line: str | None = None,
         allow_graph_change: bool = False,
         backend: Backend | None = None,
         clock: Clock | None = None,
@@ -464,6 +466,8 @@ class GraphExecutor:
                 loaded only from a place that is trusted.
             superstep, savepoint: go back to an older checkpoint; what follows is a new branch,
                 and what was there stays.
+            line: the run or branch to go on with, such as ``"000001"``; default: the newest that
+                has what is asked for.
             allow_graph_change: go on with a graph that is not the checkpoint's.
             backend, clock, settings: as for the constructor.
 
@@ -480,6 +484,7 @@ class GraphExecutor:
             url,
             superstep=superstep,
             savepoint=savepoint,
+            line=line,
             key=settings.get("checkpoint_key"),
             allow_pickle=settings.get("allow_pickle", False),
             storage_options=settings.get("storage_options"),

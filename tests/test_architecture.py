@@ -26,7 +26,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "telemetry": frozenset({"model"}),
 }
 # The modules that put the rooms together.
-JOINERS = frozenset({"__init__", "checkpointing", "cli", "executor", "run", "runs", "testing"})
+JOINERS = frozenset(
+    {"__init__", "checkpointing", "cli", "executor", "restoring", "run", "runs", "testing"}
+)
 
 # What a room may not take from elsewhere.
 FOREIGN: dict[str, frozenset[str]] = {
