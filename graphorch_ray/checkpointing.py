@@ -8,22 +8,24 @@ that hold them, and the manifest follows last.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint.data import find, from_manifest
+from .checkpoint.files import local_path
 from .checkpoint.kept import KeptStates
-from .checkpoint.manifest import Active, Blob, Done, Manifest, Stored
+from .checkpoint.manifest import Active, Blob, Done, Manifest
 from .checkpoint.places import open_store
 from .checkpoint.settings import CheckpointSettings
 from .checkpoint.vault import Kept, vault_of
 from .engine import Activation, Finished, Phase, SuperstepMachine
 from .errors import CheckpointConflictError, CheckpointError
 from .restoring import data_of, say_created
-from .runtime import Pool, StoredPayload
+from .runtime import Pool
 from .telemetry import events as ev
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Keeper:
         self._newest: Manifest | None = None
         self._warned = False
         self._unfinished: str | None = None
+        self._unrecorded = False
 
     # --- a run begins -------------------------------------------------------------------------
 
@@ -106,18 +109,17 @@ class Keeper:
         """
         self._pool, self._wake, self._warn = pool, wake, warn
         self.fault = None
-        unrecorded = False
         if self._line is None:
             self._options = data_of(self._executor).options()
-            unrecorded = await asyncio.to_thread(self._take_line)
+            self._unrecorded = await asyncio.to_thread(self._take_line)
             if self._unfinished is not None:
                 warn(self._unfinished)
         pool.vault = vault_of(self._store, self._line)
-        return unrecorded
+        return self._unrecorded
 
     def _take_line(self) -> bool:
         origin, kept = self._executor._origin, self._executor._origin_kept
-        if origin is None or kept is None or origin.url != self._store.url:
+        if origin is None or kept is None or not _same_place(origin.url, self._store.url):
             self._tell_of_unfinished()
             self._begin_line(None)
             return True
@@ -131,20 +133,30 @@ class Keeper:
                     f"Another driver has taken the run further in '{self._store.url}' (line "
                     f"{line.name}, superstep {claimed.superstep}). Resume from there."
                 )
-            self._line, self._newest = line, claimed
+            self._newest = claimed
+            if line.header.fingerprint not in ("", self._executor.graph.fingerprint):
+                self._branch_off(line, claimed.seq)  # a line's header tells of its graph
+                return True
+            self._line = line
             return self._executor._kept is None  # somebody has read the states, to change them?
-        self._fork(line, origin.seq)
+        if not self._store.keeps_history:
+            raise CheckpointConflictError(
+                f"'{self._store.url}' does not hold the checkpoint any more that this run was to "
+                "go on from: another driver has written a newer one, and a single file keeps no "
+                "other. Resume from there, or give checkpoint_path=... another path."
+            )
+        self._executor.branch += f"/{uuid.uuid4().hex[:8]}"
+        self._branch_off(line, origin.seq)
         return True
 
     def _begin_line(self, parent: tuple[str, int] | None) -> None:
         data = data_of(self._executor)
         self._line = self._store.create_line(lambda blobs: data.header(blobs, parent))
 
-    def _fork(self, line: Any, seq: int) -> None:
-        """Begin a line of its own from an older checkpoint, which is kept from now on."""
-        name = uuid.uuid4().hex[:8]
-        line.pin(f"fork-{name}", seq)
-        self._executor.branch = f"{self._executor.branch}/{name}"
+    def _branch_off(self, line: Any, seq: int) -> None:
+        """Begin a line of its own from a checkpoint, which is kept from now on."""
+        if self._store.keeps_history:
+            line.pin(f"fork-{uuid.uuid4().hex[:8]}", seq)
         self._begin_line((line.name, seq))
 
     def _tell_of_unfinished(self) -> None:
@@ -153,12 +165,19 @@ class Keeper:
             line, newest = find(self._store)
         except FileNotFoundError:
             return
-        if newest.status != "finished":
-            self._unfinished = (
-                f"'{self._store.url}' holds run {line.header.run_id or '?'}, which is not finished "
-                f"({newest.status} at superstep {newest.superstep}). This is a new run, beside "
-                f"it. To go on with the other: GraphExecutor.resume({self._store.url!r})."
-            )
+        if newest.status == "finished":
+            return
+        url = self._store.url
+        self._unfinished = (
+            f"'{url}' holds run {line.header.run_id or '?'}, which is not finished "
+            f"({newest.status} at superstep {newest.superstep}). "
+        ) + (
+            "This is a new run, beside it. To go on with the other: "
+            f"GraphExecutor.resume({url!r}, line={line.name!r})."
+            if self._store.keeps_history
+            else "This is a new run, which takes its place. Give a directory as the path to keep "
+            f"both; to go on with a run: GraphExecutor.resume({url!r})."
+        )
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -167,6 +186,7 @@ class Keeper:
         await self.flush()
         await self._write(self._snapshot(kind, status, machine))
         self.check()
+        self._unrecorded = False
 
     async def at_barrier(self, machine: SuperstepMachine) -> None:
         """A superstep is over, and a checkpoint of it is due."""
@@ -178,15 +198,22 @@ class Keeper:
             await self._write(snapshot)
             self.check()
         else:
-            self._writing = asyncio.ensure_future(self._write(snapshot))
+            self._writing = asyncio.ensure_future(self._write_on(snapshot))
 
     def progressed(self, machine: SuperstepMachine) -> None:
         """An execution is done; keep that, if each node's is to be kept."""
-        if self._granularity != "node" or machine.phase is not Phase.RUNNING:
+        if self._granularity != "node" or self._durability == "exit":
+            return
+        if machine.phase is not Phase.RUNNING:
             return
         self._progressed = machine
         if self._writing is None or self._writing.done():
             self._writing = asyncio.ensure_future(self._write_progress())
+
+    async def _write_on(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, and then what nodes have given meanwhile."""
+        await self._write(snapshot)
+        await self._write_progress()
 
     async def _write_progress(self) -> None:
         """Write what nodes have given, as long as they give more."""
@@ -238,9 +265,9 @@ class Keeper:
                 await writing
             if unfinished is not None and self._is_behind(unfinished):
                 await self._write(self._snapshot("superstep", "running", unfinished))
-
             if self._line is not None:
-                await asyncio.to_thread(self._line.release)
+                with contextlib.suppress(CheckpointError):  # what it leaves does no harm
+                    await asyncio.to_thread(self._line.release)
 
         ending = asyncio.ensure_future(end())
         await asyncio.wait((ending,), timeout=CLOSE_SECONDS)
@@ -337,7 +364,11 @@ class Keeper:
     async def newest(self) -> tuple[int, KeptStates]:
         """Where the newest checkpoint of this run stands."""
         await self.flush()
-        manifest = await asyncio.to_thread(self._line.newest)
+        manifest, known = await asyncio.to_thread(self._line.newest), self._newest
+        if manifest is not None and known is not None:
+            taken = replace(manifest, epoch=known.epoch, writer=known.writer, kind=known.kind)
+            if taken == known:
+                manifest = known  # as it was written here, whoever can write to the place
         if manifest is None or manifest.writer != self._line.writer:
             raise CheckpointError(
                 f"The checkpoint in '{self._store.url}' to go back to is another run's by now, or "
@@ -346,6 +377,10 @@ class Keeper:
         data = from_manifest(self._store, self._line, manifest)
         assert data.kept is not None
         return data.superstep, data.kept
+
+
+def _same_place(one: str, other: str) -> bool:
+    return (local_path(one) or one) == (local_path(other) or other)
 
 
 def _tells_of(manifest: Manifest, superstep: int, kept: KeptStates) -> bool:
@@ -358,38 +393,3 @@ def _tells_of(manifest: Manifest, superstep: int, kept: KeptStates) -> bool:
         manifest.final,
         manifest.done,
     )
-
-
-def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[Finished]]:
-    """A checkpoint's frontier, final state and finished executions, as handles of the pool.
-
-    Small states are read at once; large ones where and when they are needed.
-    """
-    handles: dict[int, Any] = {}
-
-    def handle(number: int) -> Any:
-        if number not in handles:
-            item = kept.states[number]
-            stored: Stored = item.stored
-            if isinstance(stored.document, bytes) and not stored.pieces:
-                handles[number] = pool.put(kept.read(number))
-            else:
-                state = StoredPayload(kept.vault, item, stored.nbytes, stored.size)
-                handles[number] = pool.restore(state)
-        return handles[number]
-
-    frontier = [
-        Activation(active.node_id, tuple(map(handle, active.states)), active.sources)
-        for active in kept.active
-    ]
-    final = None if kept.final is None else handle(kept.final)
-    done = [
-        Finished(
-            result.execution,
-            "fallback" if result.role == "fallback" else "node",
-            handle(result.state),
-            result.routes,
-        )
-        for result in kept.done
-    ]
-    return frontier, final, done

@@ -449,6 +449,7 @@ class GraphExecutor:
         *,
         superstep: int | None = None,
         savepoint: str | None = None,
+        line: str | None = None,
         allow_graph_change: bool = False,
         backend: Backend | None = None,
         clock: Clock | None = None,
@@ -462,6 +463,8 @@ class GraphExecutor:
                 loaded only from a place that is trusted.
             superstep, savepoint: go back to an older checkpoint; what follows is a new branch,
                 and what was there stays.
+            line: the run or branch to go on with, such as ``"000001"``; default: the newest that
+                has what is asked for.
             allow_graph_change: go on with a graph that is not the checkpoint's.
             backend, clock, settings: as for the constructor.
 
@@ -478,6 +481,7 @@ class GraphExecutor:
             url,
             superstep=superstep,
             savepoint=savepoint,
+            line=line,
             key=settings.get("checkpoint_key"),
             allow_pickle=settings.get("allow_pickle", False),
             storage_options=settings.get("storage_options"),

@@ -1,14 +1,17 @@
-"""An executor as a checkpoint, and back."""
+"""An executor as a checkpoint, and back: its place in the run, and the handles of its states."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .checkpoint import CheckpointData
+from .checkpoint.kept import KeptStates
+from .checkpoint.manifest import Stored
 from .checkpoint.settings import remembered
-from .engine import SuperstepMachine
+from .engine import Activation, Finished, SuperstepMachine
 from .errors import CheckpointError
+from .runtime import Pool, StoredPayload
 from .state import State
 from .telemetry import events as ev
 
@@ -60,6 +63,41 @@ def data_of(
         trace=executor._hub.capture(),
         settings=remembered(executor._settings),
     )
+
+
+def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[Finished]]:
+    """A checkpoint's frontier, final state and finished executions, as handles of the pool.
+
+    Small states are read at once; large ones where and when they are needed.
+    """
+    handles: dict[int, Any] = {}
+
+    def handle(number: int) -> Any:
+        if number not in handles:
+            item = kept.states[number]
+            stored: Stored = item.stored
+            if isinstance(stored.document, bytes) and not stored.pieces:
+                handles[number] = pool.put(kept.read(number))
+            else:
+                state = StoredPayload(kept.vault, item, stored.nbytes, stored.size)
+                handles[number] = pool.restore(state)
+        return handles[number]
+
+    frontier = [
+        Activation(active.node_id, tuple(map(handle, active.states)), active.sources)
+        for active in kept.active
+    ]
+    final = None if kept.final is None else handle(kept.final)
+    done = [
+        Finished(
+            result.execution,
+            "fallback" if result.role == "fallback" else "node",
+            handle(result.state),
+            result.routes,
+        )
+        for result in kept.done
+    ]
+    return frontier, final, done
 
 
 def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:

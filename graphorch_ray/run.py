@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from .checkpointing import restored
 from .clock import Timer
 from .engine import (
     Activation,
@@ -37,6 +36,7 @@ from .engine import (
 from .errors import GraphExecutionError, GraphWarning, RemoteError
 from .failpoints import reach
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
+from .restoring import restored
 from .runtime import CLEANUP_SECONDS, Pool, RunContext, make_pool
 from .state import State
 from .telemetry import events as ev
@@ -84,7 +84,7 @@ class Run:
                 RunContext(
                     graph=executor.graph,
                     run_id=executor.run_id,
-                    branch=executor.branch,
+                    branch=lambda: executor.branch,
                     max_workers=executor.max_workers,
                     deliver=self._deliver,
                     warn=self._warn,

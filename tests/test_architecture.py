@@ -27,7 +27,7 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 # The modules that put the rooms together.
 JOINERS = frozenset(
-    {"__init__", "checkpointing", "restoring", "cli", "executor", "run", "runs", "testing"}
+    {"__init__", "checkpointing", "cli", "executor", "restoring", "run", "runs", "testing"}
 )
 
 # What a room may not take from elsewhere.

@@ -314,8 +314,12 @@ def find(
     """
     names = [line] if line is not None else store.lines()[::-1]
     missed: CheckpointError | None = None
+    unread: list[str] = []
     for name in names:
-        found = store.line(name)
+        found = store.line(name) if line is not None else store.readable(name)
+        if found is None:
+            unread.append(name)
+            continue
         try:
             if savepoint is not None:
                 seq = found.pins().get(savepoint)
@@ -333,6 +337,9 @@ def find(
             return found, manifest
     if missed is not None:
         raise missed
+    for name in unread:
+        if store.begun(name):
+            store.line(name)  # raises what is wrong with it
     if savepoint is not None and names:
         raise CheckpointError(f"'{store.url}' has no savepoint {savepoint!r}.")
     raise FileNotFoundError(f"There is no checkpoint in '{store.url}'.")

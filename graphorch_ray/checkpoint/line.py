@@ -154,7 +154,6 @@ class Line:
                 kind="claim",
                 created=self._store.clock(),
                 fences=(*newest.fences, *sorted({*unreadable, *tried, seq})),
-                trusted=True,
             )
             try:
                 self._create(claimed)

@@ -105,7 +105,9 @@ class Place:
         return open_remote(self.url, self.storage_options, self.fs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Place, (self.url, self.storage_options, self.fs, self.retry)
+        # Another process may have another working directory.
+        path = local_path(self.url) if self.local else None
+        return Place, (path or self.url, self.storage_options, self.fs, self.retry)
 
 
 _opened: dict[tuple[object, ...], tuple[Place, PatientFiles]] = {}

@@ -73,6 +73,9 @@ class SingleStore:
         self.allow_pickle = allow_pickle
         self.clock = clock
 
+    keeps_history = False
+    """As `Store.keeps_history`."""
+
     @property
     def local(self) -> bool:
         """Whether it is on local disk."""
@@ -111,6 +114,9 @@ class SingleStore:
         if line is None:
             raise CheckpointError(f"There is no checkpoint in '{self.url}'.")
         return line
+
+    readable = line
+    """As `line`: there is no other line to go on from."""
 
     def create_line(self, header: Header | Callable[[SingleBlobs], Header]) -> SingleLine:
         """Begin a run in the file, in place of the one that is there: the first commit replaces it.

@@ -117,6 +117,9 @@ class Store:
         self.grace = grace
         self.clock = clock
 
+    keeps_history = True
+    """Whether older checkpoints stay, to be gone back to."""
+
     @property
     def local(self) -> bool:
         """Whether it is on local disk."""
@@ -150,7 +153,7 @@ class Store:
             CheckpointError: reading failed, or it was written by a newer version.
         """
         for name in reversed(self.lines()):
-            line = self._readable(name)
+            line = self.readable(name)
             if line is not None:
                 return line
         return None
@@ -172,6 +175,28 @@ class Store:
         except DamagedError as error:
             where = self.place.files().where(f"lines/{name}/line")
             raise CheckpointError(f"Cannot read '{where}': {error}") from error
+
+    def begun(self, name: str) -> bool:
+        """Whether a line has its header: the creation of one that has not was broken off."""
+        return self.place.files().size(f"lines/{name}/line") is not None
+
+    def readable(self, name: str) -> Line | None:
+        """Open a line; None where it has no header yet, or, with a warning, a damaged one.
+
+        Raises:
+            CheckpointError: reading failed, or it was written by a newer version.
+        """
+        try:
+            return self._line(name)
+        except FileNotFoundError:  # it is being created, or its creation was broken off
+            return None
+        except DamagedError as error:
+            warnings.warn(
+                f"Line {name} of '{self.url}' is passed over; of its header: {error}.",
+                GraphWarning,
+                stacklevel=3,
+            )
+            return None
 
     def create_line(self, header: Header | Callable[[Blobs], Header]) -> Line:
         """Begin a line under the next free number. This process is its first owner.
@@ -206,7 +231,7 @@ class Store:
         """List every checkpoint of every line, oldest first. Each manifest is read."""
         found: list[CheckpointInfo] = []
         for name in self.lines():
-            line = self._readable(name)
+            line = self.readable(name)
             if line is None:
                 continue
             pins: dict[int, list[str]] = {}
@@ -225,20 +250,6 @@ class Store:
         except NewerVersionError as error:
             raise CheckpointError(f"Cannot read '{files.where(where)}': {error}") from error
         return Line(self, name, header, created=False)
-
-    def _readable(self, name: str) -> Line | None:
-        """Open a line, or return None, with a warning where its header is damaged."""
-        try:
-            return self._line(name)
-        except FileNotFoundError:  # it is being created, or its creation was broken off
-            return None
-        except DamagedError as error:
-            warnings.warn(
-                f"Line {name} of '{self.url}' is passed over; of its header: {error}.",
-                GraphWarning,
-                stacklevel=3,
-            )
-            return None
 
     def _said_lines(self) -> str:
         return ", ".join(self.lines()) or "none"

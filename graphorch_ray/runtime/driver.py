@@ -74,7 +74,7 @@ class DriverSide:
         return ExecutionInfo(
             run_id=self.context.run_id,
             graph_name=self.context.graph.name or "",
-            branch=self.context.branch,
+            branch=self.context.branch(),
             superstep=key.superstep,
             index=key.execution,
             node_id=launch.owner_id,

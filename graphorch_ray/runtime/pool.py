@@ -31,7 +31,7 @@ class RunContext:
     Attributes:
         graph: the graph; nodes are looked up in it.
         run_id: the run.
-        branch: the line of checkpoints.
+        branch: gives the branch of the run, known once it has its line of checkpoints.
         max_workers: node executions at once, at most.
         deliver: where attempts are reported.
         warn: where a sentence goes that the user should read.
@@ -39,7 +39,7 @@ class RunContext:
 
     graph: Graph
     run_id: str
-    branch: str
+    branch: Callable[[], str]
     max_workers: int
     deliver: Deliver
     warn: Callable[[str], None]

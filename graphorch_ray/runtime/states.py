@@ -100,7 +100,10 @@ def _save_states(
     """Keep states, from the machine that holds them; None where the vault is not seen there."""
     if not vault.visible():
         return None
-    return [vault.save(payload.load(), size) for payload, size in zip(payloads, sizes, strict=True)]
+    return [
+        vault.save(payload.load(), size, anew=anew)
+        for payload, size in zip(payloads, sizes, strict=True)
+    ]
 
 
 def _load_state(kept: StoredPayload) -> tuple[str | None, Payload | None]:
