@@ -10,7 +10,7 @@ import os
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Unpack, get_args
 
 from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
@@ -21,8 +21,8 @@ from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
 from .errors import GraphExecutionError, GraphWarning
 from .model.graph import Graph
-from .policies import RetryPolicy
-from .restoring import stand_at
+from .policies import OnMultipleStates, RetryPolicy
+from .restoring import check_options, stand_at
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
@@ -36,8 +36,6 @@ from .telemetry import (
 )
 from .telemetry import events as ev
 from .telemetry.observers import BUFFERED_EVENTS, follow
-
-OnMultipleStates = Literal["first", "each", "error"]
 
 
 class GraphExecutor:
@@ -415,6 +413,8 @@ class GraphExecutor:
             CheckpointData,
             "a CheckpointData; load a file with CheckpointData.load(path)",
         )
+        if chkpt.origin is not None:
+            check_options(chkpt)
         fallback = chkpt.allow_fallback_from_checkpoint
         if fallback and checkpoint_path is None:
             warnings.warn(
