@@ -10,7 +10,7 @@ import os
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
@@ -22,8 +22,8 @@ from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
 from .errors import GraphExecutionError, GraphWarning
 from .model.graph import Graph
-from .policies import RetryPolicy
-from .restoring import data_of, say_created, stand_at
+from .policies import OnMultipleStates, RetryPolicy
+from .restoring import check_options, data_of, say_created, stand_at
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
@@ -40,8 +40,6 @@ from .telemetry.observers import BUFFERED_EVENTS, follow
 
 if TYPE_CHECKING:
     from .telemetry.report.record import RunRecord
-
-OnMultipleStates = Literal["first", "each", "error"]
 
 
 class GraphExecutor:
@@ -412,6 +410,8 @@ class GraphExecutor:
             CheckpointData,
             "a CheckpointData; load a file with CheckpointData.load(path)",
         )
+        if chkpt.origin is not None:
+            check_options(chkpt)
         fallback = chkpt.allow_fallback_from_checkpoint
         if fallback and checkpoint_path is None:
             warnings.warn(

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+OnMultipleStates = Literal["first", "each", "error"]
+"""What to do where several states arrive at a node that takes one."""
 
 LONGEST_DELAY = 1e9
 """Longest wait in seconds (about 31 years) that :meth:`RetryPolicy.delay_before` returns."""

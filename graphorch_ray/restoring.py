@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from .checking import check_choice, check_count
 from .checkpoint import CheckpointData
 from .checkpoint.kept import KeptStates
 from .checkpoint.manifest import Stored
-from .checkpoint.settings import remembered
+from .checkpoint.settings import check_settings, remembered
 from .engine import Activation, Finished, SuperstepMachine
 from .errors import CheckpointError
+from .policies import OnMultipleStates
 from .runtime import Pool, StoredPayload
 from .state import State
 from .telemetry import events as ev
@@ -98,6 +100,23 @@ def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[
         for result in kept.done
     ]
     return frontier, final, done
+
+
+def check_options(chkpt: CheckpointData) -> None:
+    """Refuse options that no executor may have: what was loaded from a file may say anything.
+
+    Raises:
+        CheckpointError: names the option.
+    """
+    try:
+        check_count("max_workers", chkpt.max_workers, 1)
+        check_count("infrastructure_retries", chkpt.infrastructure_retries, 0)
+        if chkpt.checkpoint_every is not None:
+            check_count("checkpoint_every", chkpt.checkpoint_every, 0)
+        check_choice("on_multiple_states", chkpt.on_multiple_states, get_args(OnMultipleStates))
+        check_settings(chkpt.settings)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The checkpoint's options are damaged: {error}") from error
 
 
 def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:

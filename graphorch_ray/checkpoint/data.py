@@ -377,20 +377,27 @@ def from_manifest(store: Any, line: Any, manifest: Manifest) -> CheckpointData:
     data.branch = header.branch or "main"
     data.status = manifest.status
     data.checkpoint_every = options.get("every")
-    data.allow_fallback_from_checkpoint = bool(options.get("go_back"))
+    data.allow_fallback_from_checkpoint = options.get("go_back") is True
     data.on_multiple_states = options.get("multiple", "first")
     data.infrastructure_retries = options.get("lost", 3)
     data.active_sources = {a.node_id: list(a.sources) for a in manifest.active}
     data.fingerprint = header.fingerprint or None
-    data.node_fingerprints = dict(header.extra.get("nodes", {}))
+    data.node_fingerprints = _texts(header.extra.get("nodes"))
     data.graph_name = header.graph_name
     data.created = manifest.created
-    data.trace = dict(manifest.trace)
-    data.settings = dict(options.get("settings", {}))
-    data.versions = dict(header.versions)
+    data.trace = _texts(manifest.trace)
+    settings = options.get("settings")
+    data.settings = dict(settings) if isinstance(settings, dict) else {}
+    data.versions = _texts(header.versions)
     data.origin = Origin(store.url, line.name, manifest.seq)
     data.kept = kept
     return data
+
+
+def _texts(given: Any) -> dict[str, str]:
+    """What of a file's mapping has the right types: a checksum proves nothing about who made it."""
+    items = given.items() if isinstance(given, dict) else ()
+    return {k: v for k, v in items if isinstance(k, str) and isinstance(v, str)}
 
 
 def _check_numbers(numbers: Sequence[int], known: int, line: Any) -> None:

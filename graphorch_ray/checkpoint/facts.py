@@ -76,13 +76,18 @@ def policy_from_data(given: Any) -> RetryPolicy | None:
     """The retry policy that `policy_as_data` wrote.
 
     Raises:
-        CheckpointError: an exception that it names is not imported here.
+        CheckpointError: an exception that it names is not imported here, or it is damaged.
     """
     if given is None:
         return None
-    retries, delay, backoff, longest, jitter, names = given
-    classes = None if names is None else tuple(_exception_class(name) for name in names)
-    return RetryPolicy(retries, delay, backoff, max_delay=longest, jitter=jitter, retry_on=classes)
+    try:
+        retries, delay, backoff, longest, jitter, names = given
+        classes = None if names is None else tuple(_exception_class(name) for name in names)
+        return RetryPolicy(
+            retries, delay, backoff, max_delay=longest, jitter=jitter, retry_on=classes
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The checkpoint's retry policy is damaged: {error}") from error
 
 
 def _exception_class(name: str) -> type[BaseException]:
