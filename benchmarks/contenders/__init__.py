@@ -1,0 +1,1 @@
+"""How each contender does each work, one module for each contender."""
