@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 PACKAGES = (
     "graphorch-ray",
     "ray",
+    "graph-orchestrator",
     "langgraph",
     "langgraph-checkpoint-sqlite",
     "dask",
@@ -29,9 +30,14 @@ def describe() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "load_at_begin": round(os.getloadavg()[0], 2),
+        "load_at_begin": load(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def load() -> float:
+    """Processes that ran or waited for a core, on average over the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _version(name: str) -> str | None:

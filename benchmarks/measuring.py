@@ -40,14 +40,14 @@ class Goal:
             largest allowed value.
         versus: the other contender.
         measure: what is compared.
-        other: the measure of the other contender, where it is another one.
+        difference: what is compared is not the ratio of the two but by how much it is more.
     """
 
     contender: str
     at_most: float
     versus: str | None = None
     measure: str = SECONDS
-    other: str | None = None
+    difference: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Work:
         left_out: by name, why a contender does not take part.
         note: what a reader must know to read the numbers.
         rounds: rounds at most, where one takes very long.
+        needs_ray: whether a Ray is to run; else, none does.
         same: whether two answers are equal.
     """
 
@@ -72,6 +73,7 @@ class Work:
     left_out: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     rounds: int | None = None
+    needs_ray: bool = True
     same: Callable[[object, object], bool] = lambda one, other: one == other
 
 
@@ -110,20 +112,26 @@ class Result:
         found = self.values.get(contender, {}).get(measure)
         return Spread.of(found) if found else None
 
-    def ratio(
-        self, contender: str, versus: str, measure: str = SECONDS, other: str | None = None
-    ) -> Spread | None:
+    def ratio(self, contender: str, versus: str, measure: str = SECONDS) -> Spread | None:
         """The spread of the ratios, each taken within a round."""
-        mine = self.values.get(contender, {}).get(measure, [])
-        theirs = self.values.get(versus, {}).get(other or measure, [])
-        paired = [a / b for a, b in zip(mine, theirs, strict=False) if b > 0]
-        return Spread.of(paired) if paired else None
+        found = [a / b for a, b in self._paired(contender, versus, measure) if b > 0]
+        return Spread.of(found) if found else None
+
+    def difference(self, contender: str, versus: str, measure: str = SECONDS) -> Spread | None:
+        """The spread of the differences, each taken within a round."""
+        found = [a - b for a, b in self._paired(contender, versus, measure)]
+        return Spread.of(found) if found else None
+
+    def _paired(self, one: str, two: str, measure: str) -> list[tuple[float, float]]:
+        lists = [self.values.get(name, {}).get(measure, []) for name in (one, two)]
+        return list(zip(*lists, strict=True)) if all(lists) else []
 
     def reached(self, goal: Goal) -> Spread | None:
-        """What was reached of a goal: a ratio, or a value where it names no other contender."""
+        """What was reached of a goal: a value, or compared with another contender's."""
         if goal.versus is None:
             return self.spread(goal.contender, goal.measure)
-        return self.ratio(goal.contender, goal.versus, goal.measure, goal.other)
+        compare = self.difference if goal.difference else self.ratio
+        return compare(goal.contender, goal.versus, goal.measure)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data with everything in it."""

@@ -7,6 +7,8 @@ from .measuring import SECONDS, Goal, Result, Spread
 
 def number(value: float) -> str:
     """Three significant figures, without an exponent."""
+    if value < 0:
+        return f"-{number(-value)}"
     if value >= 100:
         return f"{value:,.0f}"
     if value >= 10:
@@ -43,6 +45,8 @@ def goal_text(goal: Goal) -> str:
     if goal.versus is None:
         unit = " s" if goal.measure == SECONDS else ""
         return f"{what} ≤ {number(goal.at_most)}{unit}"
+    if goal.difference:
+        return f"{what} ≤ {number(goal.at_most)} s more than {goal.versus}"
     return f"{what} ≤ {number(goal.at_most)} x {goal.versus}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -44,7 +45,13 @@ def loop(action: Callable[[Any], Any], times: int) -> StateGraph[Any]:
 
 
 def _node(action: Callable[[Any], Any]) -> Any:
-    return lambda state: {"value": action(state["value"])}
+    if not asyncio.iscoroutinefunction(action):
+        return lambda state: {"value": action(state["value"])}
+
+    async def call(state: Value) -> Value:
+        return {"value": await action(state["value"])}
+
+    return call
 
 
 def run(builder: StateGraph[Any], value: Any, saver: BaseCheckpointSaver[Any] | None) -> Any:
