@@ -133,6 +133,11 @@ class Result:
         compare = self.difference if goal.difference else self.ratio
         return compare(goal.contender, goal.versus, goal.measure)
 
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Result:
+        """The result that `as_json` was asked of."""
+        return cls(**{**saved, "goals": [Goal(**goal) for goal in saved["goals"]]})
+
     def as_json(self) -> dict[str, Any]:
         """Plain data with everything in it."""
         return asdict(self)
@@ -186,7 +191,8 @@ def measure(work: Work, rounds: int, say: Callable[[str], None] = lambda text: N
         try:
             measured = run_once(contender)
         except Exception as error:
-            left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
+            first_line = (str(error).splitlines() or ["no message"])[0]
+            left_out[name] = f"{type(error).__name__}: {first_line}"
             say(f"{work.key}: {name} left out, {left_out[name]}")
             continue
         ready[name] = contender

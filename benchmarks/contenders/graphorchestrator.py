@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+if sys.hexversion < 0x030C0000:
+    raise ImportError("it needs Python 3.12 or newer")
 
 from graphorchestrator.core.state import State
 from graphorchestrator.decorators.actions import (

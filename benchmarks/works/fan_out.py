@@ -117,7 +117,7 @@ def waiting(quick: bool, count: int, key: str) -> Work:
 
 def uneven(quick: bool) -> Work:
     """W9: short and long ones in any order."""
-    seconds = lengths(20 if quick else 500, 0.3 if quick else 1.0)
+    seconds = lengths(20 if quick else 500)
     fan_out: tuple[Any, ...] = ("fan_out", functions.burn, seconds)
     ideal = sum(seconds) / CORES
     return Work(
@@ -136,10 +136,10 @@ def uneven(quick: bool) -> Work:
     )
 
 
-def lengths(count: int, scale: float) -> list[float]:
+def lengths(count: int) -> list[float]:
     """Log-normal seconds, from 1 ms to 2 s, the same ones each time."""
     source = random.Random(9)
-    return [min(2.0, max(0.001, scale * source.lognormvariate(-3.5, 1.3))) for _ in range(count)]
+    return [min(2.0, max(0.001, source.lognormvariate(-3.5, 1.3))) for _ in range(count)]
 
 
 WORKS: dict[str, Callable[[bool], Work]] = {
