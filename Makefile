@@ -42,8 +42,9 @@ format: $(STAMPS)/dev ## let ruff lay out the code and fix what it safely can
 	$(PY) -m ruff check --fix-only --quiet $(CODE)
 	$(PY) -m ruff format $(CODE)
 
-bench: $(BENCH)/.installed ## compare with other libraries on this machine; ARGS passes options on
-	$(BENCH)/bin/python -m benchmarks $(ARGS)
+bench: $(BENCH)/.installed ## compare with others and write docs/benchmarks.md; or as ARGS says
+	$(BENCH)/bin/python -m benchmarks \
+	  $(or $(ARGS),--json docs/benchmarks/results.json --page docs/benchmarks.md)
 
 # One environment; the files agree with each other, so that they can be installed in any order.
 $(PY):
@@ -66,7 +67,7 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(PY)
 	@$(SELF)
 	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $@
 
-# The peers bring some 180 packages, so they get an environment of their own.
+# The peers bring many packages, so they get an environment of their own.
 $(BENCH)/bin/python: | $(PY)
 	@echo "making $(BENCH)"
 	@$(PY) -m venv $(BENCH)

@@ -27,6 +27,7 @@ from benchmarks.measuring import (
 from benchmarks.page import as_page, write_page
 from benchmarks.plots import as_svg, decades
 from benchmarks.reporting import as_table, goal_rows, number, rows
+from benchmarks.scaling import Line, Model, fit
 from benchmarks.works import WORKS
 from benchmarks.works.fan_out import lengths
 
@@ -279,3 +280,26 @@ def test_shapes_come_out_the_same_as_in_langgraph(shape: str, sizes: tuple[int, 
         assert set(agents.REDUCERS) >= set(theirs)
     assert ours == theirs
     assert use("langgraph_shapes", shape, *sizes, awaited=True)() == theirs
+
+
+# --- the scaling model --------------------------------------------------------------------------
+
+
+@given(st.floats(0.001, 10), st.floats(1e-6, 1))
+def test_a_line_is_found_again(fixed: float, each: float) -> None:
+    line = fit([(count, fixed + each * count) for count in (10, 100, 1000)])
+    assert line.at(50_000) == pytest.approx(fixed + each * 50_000, rel=1e-4)
+
+
+def test_no_part_of_a_cost_is_below_zero() -> None:
+    assert fit([(10, 0.1), (1000, 100.0)]).fixed == 0.0
+    assert fit([(10, 1.0), (1000, 0.5)]).each == 0.0
+
+
+def test_a_superstep_takes_its_work_or_its_driver() -> None:
+    model = Model(Line(0.5, 0.001), Line(0, 0.01), Line(0, 0.01))
+    assert model.superstep(nodes=100, seconds=1.0, slots=50) == pytest.approx(2.5)
+    assert model.superstep(nodes=10_000, seconds=0.01, slots=1000) == pytest.approx(10.5)
+    assert model.superstep(100, 1.0, 50, megabytes=100) == pytest.approx(4.5)
+    assert model.shortest_node(slots=1600) == pytest.approx(1.6)
+    assert model.most_slots(seconds=1.6) == pytest.approx(1600)
