@@ -2,6 +2,7 @@
 # Another Python: make PYTHON=python3.12 test (with no .venv there yet, or after `make clean-venv`).
 PYTHON ?= python3
 VENV   ?= .venv
+BENCH   = $(VENV)-bench
 PY      = $(VENV)/bin/python
 PIP     = $(PY) -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --quiet --require-hashes --only-binary :all:
@@ -41,8 +42,9 @@ format: $(STAMPS)/dev ## let ruff lay out the code and fix what it safely can
 	$(PY) -m ruff check --fix-only --quiet $(CODE)
 	$(PY) -m ruff format $(CODE)
 
-bench: $(STAMPS)/bench ## compare with other libraries on this machine; ARGS passes options on
-	$(PY) -m benchmarks $(ARGS)
+bench: $(BENCH)/.installed ## compare with others and write docs/benchmarks.md; or as ARGS says
+	$(BENCH)/bin/python -m benchmarks \
+	  $(or $(ARGS),--json docs/benchmarks/results.json --page docs/benchmarks.md)
 
 # One environment; the files agree with each other, so that they can be installed in any order.
 $(PY):
@@ -65,9 +67,15 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(PY)
 	@$(SELF)
 	@mkdir -p $(STAMPS) && touch $(STAMPS)/base $@
 
-$(STAMPS)/bench: requirements/bench.txt $(STAMPS)/dev
-	@echo "installing requirements/bench.txt into $(VENV)"
-	@$(INSTALL) -r requirements/bench.txt
+# The peers bring many packages, so they get an environment of their own.
+$(BENCH)/bin/python: | $(PY)
+	@echo "making $(BENCH)"
+	@$(PY) -m venv $(BENCH)
+
+$(BENCH)/.installed: requirements/bench.txt pyproject.toml | $(BENCH)/bin/python
+	@echo "installing requirements/bench.txt into $(BENCH) (the first time may take some minutes)"
+	@$(INSTALL:$(VENV)/%=$(BENCH)/%) -r requirements/bench.txt
+	@$(SELF:$(VENV)/%=$(BENCH)/%)
 	@touch $@
 
 # Pins stay as they are unless pyproject.toml rules them out; LOCK=--upgrade takes the newest.
@@ -101,4 +109,4 @@ clean: ## caches and build output; keeps the environment
 	  | xargs rm -rf
 
 clean-venv: ## the environments that make made
-	rm -rf $(VENV) $(VENV)-minimum
+	rm -rf $(VENV) $(VENV)-minimum $(BENCH)

@@ -1,72 +1,88 @@
-"""Compare graphorch_ray with other ways to do the same work: `python -m benchmarks`.
-
-Every contender does the same work in turn, several times over, so that whatever else the machine
-does hits all of them. What counts is the ratio of medians; seconds are shown for scale.
-"""
+"""Compare graphorch_ray with other ways to do the same work: `python -m benchmarks`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from .work import WORKS
-
-
-def measure(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, interleaved; all must give the same answer."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    answers = {name: run() for name, run in contenders.items()}  # also warms everybody up
-    if len({repr(answer) for answer in answers.values()}) > 1:
-        raise SystemExit(f"the contenders disagree: {answers}")
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    return seconds
+from . import local_ray
+from .measuring import Result
 
 
-def show(title: str, seconds: dict[str, list[float]]) -> None:
-    """Print a table: median, spread, and how many times faster than the first contender."""
-    base = statistics.median(next(iter(seconds.values())))
-    print(f"\n{title}")
-    for name, taken in seconds.items():
-        median = statistics.median(taken)
-        spread = f"{min(taken):.3f} to {max(taken):.3f}"
-        print(f"  {name:28} {median:8.3f} s   ({spread})   {base / median:6.2f} x")
-
-
-def main() -> None:
-    """Run the chosen benchmarks and print their tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*WORKS, []], help="default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", help="also write the seconds to this file")
-    arguments = parser.parse_args()
-    import ray
-
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=tempfile.mkdtemp(prefix="gor", dir="/tmp"),
+def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="WORK", help="such as W2 or C1; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--json", type=Path, help="write every value to this file")
+    parser.add_argument("--page", type=Path, help="write this Markdown page, and plots beside it")
+    parser.add_argument(
+        "--from-json", type=Path, metavar="FILE", help="run nothing; write the page from this"
     )
-    results = {}
-    for name in arguments.names or WORKS:
-        title, contenders = WORKS[name]()
-        results[name] = measure(contenders, arguments.rounds)
-        show(f"{name}: {title}", results[name])
-    ray.shutdown()
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(results, file, indent=1)
+    arguments = parser.parse_args(given)
+    if arguments.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    if arguments.from_json and not arguments.page:
+        parser.error("--from-json needs --page")
+    return arguments
+
+
+def tell(text: str) -> None:
+    """Say how far it is, apart from the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run the chosen works and show what they took; 1 where a contender of ours failed."""
+    arguments = arguments_of()
+    local_ray.prepare_environment()
+    from .page import write_page
+
+    if arguments.from_json:
+        saved = json.loads(arguments.from_json.read_text())
+        results = [Result.from_json(result) for result in saved["results"]]
+        write_page(results, saved["facts"], arguments.page)
+        return 0
+    facts, results = run_works(arguments)
+    if arguments.page:
+        write_page(results, facts, arguments.page)
+    return int(any(name.startswith("graphorch_ray") for r in results for name in r.left_out))
+
+
+def run_works(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result]]:
+    """Run the chosen works; each table is printed, and the file written, once it is known."""
+    from . import contenders
+    from .machine import describe, load
+    from .measuring import measure
+    from .reporting import as_table
+    from .works import WORKS
+
+    unknown = sorted(set(arguments.only or ()) - set(WORKS))
+    if unknown:
+        raise SystemExit(f"There is no work {', '.join(unknown)}; there are {', '.join(WORKS)}.")
+    works = [WORKS[key](arguments.quick) for key in arguments.only or WORKS]
+    facts: dict[str, Any] = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
+    facts |= {"rounds": arguments.rounds, "quick": arguments.quick, **describe()}
+    found: dict[str, Result] = {}
+    for needs_ray in (False, True):  # what starts a Ray of its own is to find none
+        chosen = [work for work in works if work.needs_ray is needs_ray]
+        with local_ray.local_ray() if needs_ray and chosen else nullcontext():
+            for work in chosen:
+                found[work.key] = measure(work, arguments.rounds, tell)
+                contenders.close()
+                print(as_table(found[work.key]), flush=True)
+                facts["load_at_end"] = load()
+                if arguments.json:
+                    results = [each.as_json() for each in found.values()]
+                    text = json.dumps({"facts": facts, "results": results}, indent=1)
+                    arguments.json.write_text(text + "\n")
+    return facts, [found[work.key] for work in works]
 
 
 if __name__ == "__main__":

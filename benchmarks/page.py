@@ -1,0 +1,95 @@
+"""The page of the documentation that shows what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .measuring import Result
+from .plots import as_svg
+from .reporting import goal_rows, rows
+
+HOW = """\
+Each work is done by graphorch_ray and by others, each as its own documentation recommends. In a
+round every contender does the work once, one after another, and each round begins with another
+one. A ratio is taken within a round; the tables give the median of the rounds, and in brackets the
+smallest and the largest. Every contender runs once before, and all must give the same answer.
+Nothing is measured in one round and compared with another.
+
+Below 1, a ratio says that graphorch_ray took less time. Bars are on a logarithmic scale, with a
+line from the fastest to the slowest round.
+
+`make bench` installs the others into `.venv-bench`, does it all on your machine and writes this page.
+`make bench ARGS="--only W2 W4 --rounds 5"` does some of it and prints tables. Every value is in
+`benchmarks/results.json` beside this page. Prefect's server is local, and nothing is sent anywhere.
+GraphOrchestrator needs Python 3.12: `make PYTHON=python3.12 bench`, with no `.venv` there yet.
+
+Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do (`TMPDIR`)."""
+
+QUICK = """\
+**These numbers are provisional: small sizes (`--quick`) where a note does not say otherwise, on a
+machine that was very busy with other things.** They
+show that every contender runs and that answers agree. They say little about speed: at these sizes
+most of the time is fixed cost, and the goals below are for the full sizes."""
+
+
+def as_page(results: Sequence[Result], facts: Mapping[str, Any], folder: str) -> str:
+    """The page as Markdown.
+
+    Args:
+        results: what was measured.
+        facts: about the machine and the run.
+        folder: where the drawings lie, as seen from the page.
+    """
+    parts = ["# Benchmarks", HOW]
+    if facts.get("quick"):
+        parts.append(QUICK)
+    parts += [_about(facts), "## Goals", _goals(results)]
+    for result in results:
+        parts.append(f"## {result.key}: {result.title}")
+        if as_svg(result):
+            parts.append(f"![{result.key}: {result.title}]({folder}/{result.key}.svg)")
+        parts.append(_table(rows(result)))
+        if result.note:
+            parts.append(result.note)
+        if result.left_out:
+            missing = [f"- {name}: {_cell(why)}" for name, why in result.left_out.items()]
+            parts.append("Left out:\n\n" + "\n".join(missing))
+    return "\n\n".join(parts) + "\n"
+
+
+def write_page(results: Sequence[Result], facts: Mapping[str, Any], page: Path) -> None:
+    """Write the page, and its drawings into a folder beside it that has the page's name."""
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        if drawing := as_svg(result):
+            (folder / f"{result.key}.svg").write_text(drawing)
+    page.write_text(as_page(results, facts, folder.name))
+
+
+def _about(facts: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"Taken {facts['began'][:10]} in up to {facts['rounds']} rounds, with Python "
+        f"{facts['python']} on {facts['system']}, {facts['cores']} cores, {facts['memory_gb']} GB. "
+        f"Load (processes that ran or waited for a core, over a minute): {facts['load_at_begin']} "
+        f"at the beginning, {facts.get('load_at_end', '?')} at the end. Versions: {versions}."
+    )
+
+
+def _goals(results: Sequence[Result]) -> str:
+    table = [["work", "goal", "reached", "met"]]
+    for result in results:
+        table += [[result.key, *line] for line in goal_rows(result)]
+    return _table(table)
+
+
+def _table(table: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(map(_cell, line))} |" for line in table]
+    return "\n".join([lines[0], f"|{'---|' * len(table[0])}", *lines[1:]])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
