@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 BATCH_SECONDS = 0.03
 """Work that a batch is sized to."""
 
-LEAST_SECONDS = 0.005
-"""Work that a batch has at least, where there is that much: a task costs nearly as long."""
+LEAST_SECONDS = 0.01
+"""Work that a batch has at least, where there is that much: a task costs some of that."""
 
 SLICE_SECONDS = 0.1
 """How long after its start a batch begins another execution."""
@@ -30,6 +30,9 @@ ITEM_SECONDS = 0.00005
 
 BATCH_BYTES = 32 * 2**20
 """Large states that one batch brings to its worker, together."""
+
+SHORT_SECONDS = BATCH_SECONDS / 2
+"""A function that takes less on average is a short one: it pays to have it share a task."""
 
 LONG_ONES = 0.5
 """Executions longer than a whole batch should be, expected in one batch at most."""
@@ -76,6 +79,10 @@ class Timings:
             found = self._by_function.setdefault(id(node.callables()[0]), Timing())
             self._by_node[node.node_id] = found
         return found
+
+    def may_be_short(self, node: Node) -> bool:
+        """Whether a node's function is short, or not known to be anything else."""
+        return self.of(node).seconds < SHORT_SECONDS
 
     def take(self, queue: deque[Pending], slots: int) -> list[Pending]:
         """Take what travels together next from a queue, the oldest first.

@@ -65,6 +65,9 @@ class RayPool:
     def __init__(self) -> None:
         self.facts = PoolFacts()
         self.tasks = 0
+        self.cores = 1
+        self.fresh_tasks = 0
+        """Tasks that began a moment ago, and may soon be over."""
         self.riders = 0
         """Attempts that wait inside a batch for those before them: they hold no slot."""
         self.timings = Timings()
@@ -94,6 +97,7 @@ class RayPool:
         self._states.blocking = self._blocking
         self._lanes.share = default_share(cluster, context.max_workers)
         self.process_limit = process_limit(cluster)
+        self.cores = max(1, int(sum(m.resources.get("CPU", 0.0) for m in cluster)))
         nodes = list(context.graph.nodes.values())
         to_come = machines_to_come()
         waiting = check_possible(nodes, cluster, self._lanes.share, to_come)

@@ -14,6 +14,8 @@ from .wire import Done, Failed, Report, Started, Unstarted
 from .worker import run_items
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .ray_pool import RayPool
 
 
@@ -22,6 +24,13 @@ def _task() -> Any:
     import ray
 
     return ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items)
+
+
+PROBE_SECONDS = 0.2
+"""How long a function that is not known may run before it counts as long."""
+
+PATIENCE_SECONDS = 1.0
+"""How long a batch may run before a core more is sought: starting a process takes that long."""
 
 
 class TaskLane(Lane):
@@ -41,8 +50,18 @@ class TaskLane(Lane):
         self.calls: set[TaskCall] = set()
 
     def ready(self) -> bool:
-        """Whether the first of the queue could start now."""
-        return self.pool.ledger.fits(self._request) and self.pool.tasks < self.pool.process_limit
+        """Whether the first of the queue could start now.
+
+        Short work gains nothing from more processes than there are cores, and starting one costs
+        a second or two.
+        """
+        pool = self.pool
+        if pool.tasks >= pool.process_limit or not pool.ledger.fits(self._request):
+            return False
+        node = self.queue[0].node
+        if pool.fresh_tasks < pool.cores or node.is_async:
+            return True
+        return not pool.timings.may_be_short(node)
 
     def starved(self) -> bool:
         """Whether what it waits for is a resource that is taken."""
@@ -75,6 +94,7 @@ class TaskLane(Lane):
             self.calls.remove(call)
             self.pool.ledger.give(self._request)
             self.pool.tasks -= 1
+            call.settle()
 
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
@@ -89,7 +109,12 @@ class TaskCall:
         self.is_async = batch[0].node.is_async
         self._killed = False
         self._open = {pending.token: pending for pending in batch}
+        self._timing = lane.pool.timings.of(batch[0].node)
         lane.pool.riders += len(batch) - 1
+        lane.pool.fresh_tasks += 1
+        self._patience: asyncio.TimerHandle | None = lane.pool.later(
+            PATIENCE_SECONDS if self._timing.count else PROBE_SECONDS, self._takes_long
+        )
         self.stream = Stream(generator, lane.pool.inbox, self._reported, self._ended)
 
     def _reported(self, report: Report, refs: Sequence[Any]) -> None:
@@ -140,6 +165,20 @@ class TaskCall:
         if pending is not None and self._open:
             self.lane.pool.riders -= 1
         return pending
+
+    def settle(self) -> None:
+        """It counts no longer among those that may soon be over."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+            self.lane.pool.fresh_tasks -= 1
+
+    def _takes_long(self) -> None:
+        """Its work is not short: do not wait for it any longer."""
+        self.settle()
+        if not self._timing.count:
+            self._timing.note(PROBE_SECONDS)
+        self.lane.pool.pump()
 
     def _time_out(self, pending: Pending) -> None:
         pending.timer = None

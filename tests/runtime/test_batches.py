@@ -242,6 +242,26 @@ class TestOnRay:
         slow = Counter(m[0] for m in answers.run(superstep_timeout=60).messages[20:])
         assert max(slow.values()) == 1
 
+    def test_short_nodes_start_no_more_processes_than_there_are_cores(self):
+        @node_action
+        def pid(state):
+            return State([os.getpid()])
+
+        answers = executor_of(star(*many(200, pid)), State([]), max_workers=16).run().messages
+        assert len({m[0] for m in answers}) <= 3  # one may be lost to the pool of idle ones
+
+    def test_E4_long_nodes_reach_max_workers_at_once(self, tmp_path):
+        @node_action
+        def meet(state):
+            (tmp_path / current_execution().node_id).touch()
+            end = time.monotonic() + 30
+            while len(list(tmp_path.iterdir())) < 6 and time.monotonic() < end:
+                time.sleep(0.02)
+            return State([len(list(tmp_path.iterdir()))])
+
+        answers = executor_of(star(*many(6, meet)), State([]), max_workers=6).run().messages
+        assert answers == [[6]] * 6
+
     def test_E4_a_batch_takes_one_slot(self, tmp_path):
         @node_action
         def alone(state):
