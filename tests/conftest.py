@@ -59,7 +59,11 @@ def ray_session() -> Iterator[str]:
         )
         yield ray.get_runtime_context().gcs_address
         # Workers belong to the raylet, which is gone after the shutdown: look first.
-        started = [child for child in me.children(recursive=True) if child not in before]
+        started = [
+            child
+            for child in me.children(recursive=True)
+            if child not in before and "resource_tracker" not in _describe(child)  # Python's own
+        ]
         ray.shutdown()
         _, alive = psutil.wait_procs(started, timeout=SECONDS_TO_STOP)
         left = [_describe(process) for process in alive]

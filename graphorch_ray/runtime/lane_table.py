@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..model.nodes import Node
-from .lanes import DriverLane, Lane, TaskLane, Worker, WorkerLane
+from .lanes import DriverLane, Lane
 from .resources import ray_options, request_of
+from .task_lane import TaskLane
+from .worker_lane import Worker, WorkerLane
 
 if TYPE_CHECKING:
     from .ray_pool import RayPool

@@ -1,7 +1,7 @@
 """How attempts get to Ray: a lane queues those of one kind and knows what may start.
 
-A `TaskLane` sends each attempt to a Ray task. A `WorkerLane` keeps worker actors: a few shared
-ones for async nodes, or the replicas of a model.
+`task_lane` sends attempts to Ray tasks, short ones together. `worker_lane` keeps worker actors:
+a few shared ones for async nodes, or the replicas of a model.
 """
 
 from __future__ import annotations
@@ -9,49 +9,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..model.attempt import Failure, Launch
 from ..model.nodes import Node
-from .attempt import CLEANUP_SECONDS
 from .handles import StateHandle
-from .ray_errors import is_dead_actor
 from .stream import Stream
-from .wire import Blocked, Cancelled, Done, Failed, Report, Started, Where
-from .worker import WorkerProcess, run_items
+from .wire import Where
 
 if TYPE_CHECKING:
     import asyncio
 
     from .ray_pool import RayPool
+    from .worker_lane import Worker
 
 KILL_SECONDS = 2.0
 """How long to wait for word that a killed attempt is gone, before going on without."""
 
 BLOCKED_GRACE_SECONDS = 0.3
 """How long after an attempt's time-out its worker may take to say that it stopped it."""
-
-
-@cache
-def _task() -> Any:
-    import ray
-
-    return ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items)
-
-
-@cache
-def _actor() -> Any:
-    import ray
-
-    control = ray.method(concurrency_group="control")
-    quiet = ray.method(concurrency_group="control", num_returns=0)
-    methods = {name: quiet(getattr(WorkerProcess, name)) for name in ("cancel", "close")}
-    methods["submit"] = control(WorkerProcess.submit)
-    methods["serve"] = ray.method(num_returns="streaming")(WorkerProcess.serve)
-    hosted = type("GraphWorker", (WorkerProcess,), {**methods, "__module__": __name__})
-    make: Any = ray.remote  # its types know nothing of concurrency groups
-    return make(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(hosted)
 
 
 class Pending:
@@ -93,6 +69,13 @@ class Pending:
         """Gives Ray's id of the call that it travelled in, where the attempt is traced."""
         self.batch_size = 1
 
+    def anew(self, token: int) -> Pending:
+        """The same attempt, to be sent once more: what was sent before is known by its token."""
+        pending = Pending(token, self.launch, self.node, self.lane)
+        pending.order, pending.made = self.order, self.made
+        pending.quarantined = self.quarantined
+        return pending
+
     def disarm(self) -> None:
         """Forget the attempt's timer."""
         if self.timer is not None:
@@ -115,9 +98,13 @@ class Lane(ABC):
         """Whether what it waits for is a resource that is taken."""
         return False
 
+    def take(self) -> list[Pending]:
+        """What starts next, out of the queue: attempts that take one slot together."""
+        return [self.queue.popleft()]
+
     @abstractmethod
-    def start(self, pending: Pending) -> None:
-        """Start it; it may leave only with `flush`."""
+    def start(self, batch: Sequence[Pending]) -> None:
+        """Start what was taken; it may leave only with `flush`."""
 
     def flush(self) -> None:  # noqa: B027 - most lanes gather nothing
         """Send what `start` gathered."""
@@ -145,375 +132,10 @@ class DriverLane(Lane):
         """Whether the first of the queue could start now."""
         return True
 
-    def start(self, pending: Pending) -> None:
+    def start(self, batch: Sequence[Pending]) -> None:
         """Start an attempt."""
-        self.pool.start_here(pending)
+        self.pool.start_here(batch[0])
 
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
         return ()
-
-
-class TaskLane(Lane):
-    """One Ray task for each attempt."""
-
-    def __init__(self, pool: RayPool, request: dict[str, float], options: dict[str, Any]) -> None:
-        super().__init__(pool)
-        self._request = request
-        self._options = options
-        self._named: dict[str, Any] = {}
-        self.calls: dict[int, TaskCall] = {}
-
-    def ready(self) -> bool:
-        """Whether the first of the queue could start now."""
-        return self.pool.ledger.fits(self._request) and self.pool.tasks < self.pool.process_limit
-
-    def starved(self) -> bool:
-        """Whether what it waits for is a resource that is taken."""
-        return not self.pool.ledger.fits(self._request)
-
-    def start(self, pending: Pending) -> None:
-        """Start an attempt."""
-        node_id = pending.launch.node_id
-        task = self._named.get(node_id)
-        if task is None:
-            task = self._named[node_id] = _task().options(name=node_id, **self._options)
-        job, arguments = self.pool.job_of((pending,))
-        generator = task.remote(job, *arguments)
-        self.pool.ledger.take(self._request)
-        self.pool.tasks += 1
-        if pending.launch.trace is not None:
-            pending.call_id = lambda: str(generator._generator_ref.task_id().hex())
-        self.calls[pending.token] = TaskCall(self, pending, generator)
-
-    def give_up(self, pending: Pending) -> None:
-        """End an attempt that is out and has not begun, because of its `doom`."""
-        self.calls[pending.token].kill()
-
-    def over(self, call: TaskCall) -> None:
-        """A call's process is free or gone."""
-        if self.calls.pop(call.pending.token, None) is not None:
-            self.pool.ledger.give(self._request)
-            self.pool.tasks -= 1
-
-    def streams(self) -> Sequence[Stream]:
-        """The streams that are being followed."""
-        return [call.stream for call in self.calls.values()]
-
-
-class TaskCall:
-    """One running (or queued) Ray task."""
-
-    def __init__(self, lane: TaskLane, pending: Pending, generator: Any) -> None:
-        self.lane = lane
-        self.pending = pending
-        self.stream = Stream(generator, lane.pool.inbox, self._reported, self._ended)
-
-    def _reported(self, report: Report, refs: Sequence[Any]) -> None:
-        for message in report.messages:
-            if isinstance(message, Started):
-                self.pending.where, self.pending.began = report.where, message.started
-                timeout = self.pending.node.options.timeout
-                if timeout is not None:
-                    if self.pending.node.is_async:  # it stops itself; this is for when it cannot
-                        timeout += CLEANUP_SECONDS + BLOCKED_GRACE_SECONDS
-                    self.pending.timer = self.lane.pool.later(timeout, self._time_out)
-            elif isinstance(message, Done | Failed):
-                # The answer is the last thing that a task says: its process is free now.
-                self.lane.over(self)
-                if self.pending.doom is not None:
-                    self.lane.pool.broken(self.pending, None)
-                else:
-                    self.lane.pool.answer(self.pending, message, report, refs)
-
-    def _time_out(self) -> None:
-        self.pending.timer = None
-        self.pending.doom = self.lane.pool.timed_out(self.pending)
-        self.kill()
-
-    def kill(self) -> None:
-        """Kill the process it runs in, or take it from Ray's queue.
-
-        Ray's gentle cancel is of no use: it reports the end at once, while the code goes on.
-        """
-        import ray
-
-        if self.pending.token in self.lane.calls:
-            ray.cancel(self.stream.generator, force=True)
-            self.lane.pool.later(KILL_SECONDS, lambda: self._ended(None))
-
-    def _ended(self, error: BaseException | None) -> None:
-        if self.pending.token in self.lane.calls:
-            self.lane.over(self)
-            self.lane.pool.broken(self.pending, error)
-
-
-class WorkerLane(Lane):
-    """Worker actors for async nodes (shared), or for one model (its replicas).
-
-    Args:
-        pool: the pool.
-        request: resources that each worker holds.
-        options: the same, as keywords of Ray's `.options()`.
-        limit: workers at most.
-        load: attempts at once in one worker that call for another worker, while there may be
-            more; with `exclusive`, one attempt at a time is all a worker takes.
-        exclusive: a worker runs one attempt at a time.
-        replace_blocked: a worker whose event loop is held does not count among `limit`.
-    """
-
-    def __init__(
-        self,
-        pool: RayPool,
-        request: dict[str, float],
-        options: dict[str, Any],
-        *,
-        limit: int,
-        load: int,
-        exclusive: bool,
-        replace_blocked: bool,
-    ) -> None:
-        super().__init__(pool)
-        self._request = request
-        self._options = options
-        self._limit = limit
-        self._load = load
-        self._exclusive = exclusive
-        self._replace_blocked = replace_blocked
-        self.workers: list[Worker] = []
-
-    def ready(self) -> bool:
-        """Whether the first of the queue could start now."""
-        return self._choose(self.queue[0]) is not None or self._may_grow()
-
-    def starved(self) -> bool:
-        """Whether it has no worker, for want of resources that are taken."""
-        return not self.workers and not self.pool.ledger.fits(self._request)
-
-    def _may_grow(self) -> bool:
-        usable = sum(1 for w in self.workers if not (w.blocked and self._replace_blocked))
-        return usable < self._limit and self.pool.ledger.fits(self._request)
-
-    def _choose(self, pending: Pending) -> Worker | None:
-        """The least busy worker that may take this attempt."""
-        free = [worker for worker in self.workers if not worker.blocked and not worker.reserved]
-        if not free:
-            return None
-        worker = min(free, key=lambda candidate: len(candidate.active))
-        if (self._exclusive or pending.quarantined) and worker.active:
-            return None
-        return worker
-
-    def start(self, pending: Pending) -> None:
-        """Start an attempt."""
-        worker = self._choose(pending)
-        if worker is None or (len(worker.active) >= self._load and self._may_grow()):
-            if self._may_grow():
-                worker = Worker(self, _actor().options(**self._options).remote())
-                self.pool.ledger.take(self._request)
-                self.workers.append(worker)
-            assert worker is not None
-        worker.reserved = pending.quarantined
-        worker.take(pending)
-
-    def flush(self) -> None:
-        """Send what the workers took."""
-        for worker in self.workers:
-            worker.flush()
-
-    def unsent(self) -> Sequence[Pending]:
-        """Take back what the workers were not sent."""
-        return [pending for worker in self.workers for pending in worker.unsent()]
-
-    def give_up(self, pending: Pending) -> None:
-        """End an attempt that is out and has not begun, because of its `doom`."""
-        for worker in list(self.workers):
-            if pending.token in worker.active:
-                worker.replace()
-
-    def gone(self, worker: Worker) -> None:
-        """A worker has ended."""
-        if worker in self.workers:
-            self.workers.remove(worker)
-            self.pool.ledger.give(self._request)
-
-    def release_idle(self) -> bool:
-        """End the workers that hold resources and have nothing to do."""
-        idle = [worker for worker in self.workers if not worker.active and self._request]
-        for worker in idle:
-            worker.kill()
-            self.gone(worker)
-        return bool(idle)
-
-    def streams(self) -> Sequence[Stream]:
-        """The streams that are being followed."""
-        return [worker.stream for worker in self.workers]
-
-
-class Worker:
-    """One worker actor, and what it is running."""
-
-    def __init__(self, lane: WorkerLane, actor: Any) -> None:
-        self.lane = lane
-        self.actor = actor
-        self.active: dict[int, Pending] = {}
-        self.blocked = False
-        self.reserved = False
-        self.heard = False
-        self.cancel_heard = False
-        self.cancel_finished = False
-        self.dead = False
-        self.where: Where | None = None
-        self._holder: int | None = None
-        self._waiting: list[Pending] = []
-        self.stream = Stream(actor.serve.remote(), lane.pool.inbox, self._reported, self._ended)
-
-    def take(self, pending: Pending) -> None:
-        """Have it run with the next `flush`."""
-        self.active[pending.token] = pending
-        pending.worker = self
-        self._waiting.append(pending)
-
-    def flush(self) -> None:
-        """Send what was taken, in one call."""
-        if self._waiting:
-            job, arguments = self.lane.pool.job_of(self._waiting)
-            tokens = [pending.token for pending in self._waiting]
-            sent = self.actor.submit.remote(job, *arguments)
-            for pending in self._waiting:
-                pending.batch_size = len(tokens)
-                if pending.launch.trace is not None:
-                    pending.call_id = lambda: str(sent.task_id().hex())
-            self._waiting = []
-            inbox = self.lane.pool.inbox
-            sent._on_completed(lambda value: inbox.post(self._submitted, (tokens, value)))
-
-    def unsent(self) -> Sequence[Pending]:
-        """Take back what `flush` could not send."""
-        waiting, self._waiting = self._waiting, []
-        return [self.active.pop(pending.token) for pending in waiting]
-
-    def _submitted(self, sent: tuple[Sequence[int], Any]) -> None:
-        """A call has arrived; or it could not, though the worker lives: a state was lost."""
-        tokens, value = sent
-        if self.dead or not isinstance(value, BaseException) or is_dead_actor(value):
-            return
-        for token in tokens:
-            pending = self.active.pop(token, None)
-            if pending is not None:
-                self.reserved = False
-                self.lane.pool.broken(pending, value)
-
-    # --- what it says -------------------------------------------------------------------------
-
-    def _reported(self, report: Report, refs: Sequence[Any]) -> None:
-        self.heard = True
-        self.where = report.where
-        following = iter(refs)
-        for message in report.messages:
-            match message:
-                case Started():
-                    self._started(message)
-                case Blocked():
-                    self._block(message)
-                case Cancelled():
-                    self.cancel_heard = True
-                    self.cancel_finished = message.finished
-                    self.lane.pool.wake()
-                case Done() | Failed():
-                    own = message.payload is None if isinstance(message, Done) else False
-                    self._answered(message, report, (next(following),) if own else ())
-        self.lane.pool.pump()
-
-    def _started(self, message: Started) -> None:
-        pending = self.active.get(message.token)
-        if pending is not None:
-            pending.began = message.started
-        if pending is not None and pending.node.options.timeout is not None:
-            wait = pending.node.options.timeout + BLOCKED_GRACE_SECONDS
-            pending.timer = self.lane.pool.later(wait, lambda: self._overdue(pending))
-
-    def _block(self, message: Blocked) -> None:
-        self.blocked = message.blocked
-        self._holder = message.token
-        holder = self.active.get(message.token) if message.token is not None else None
-        if holder is not None:
-            self.lane.pool.blocks_loop(holder.node)
-
-    def _answered(self, message: Done | Failed, report: Report, refs: Sequence[Any]) -> None:
-        pending = self.active.pop(message.token, None)
-        self.reserved = False
-        if pending is None:
-            return
-        self.lane.pool.answer(pending, message, report, refs)
-        if isinstance(message, Failed) and message.abandoned:
-            self.replace()
-
-    def _overdue(self, pending: Pending) -> None:
-        """An attempt's time is up, and the worker has not said that it stopped it."""
-        pending.timer = None
-        if pending.token not in self.active:
-            return
-        if self.blocked and self._holder not in (None, pending.token):
-            # Held up by another attempt: this one has failed, that one may go on.
-            del self.active[pending.token]
-            self.actor.cancel.remote([pending.token])
-            self.lane.pool.fail(pending, self.lane.pool.timed_out(pending))
-            self.lane.pool.pump()
-        elif self.blocked:
-            pending.doom = self.lane.pool.timed_out(pending)
-            self.replace()
-        else:
-            pending.timer = self.lane.pool.later(CLEANUP_SECONDS, lambda: self._stuck(pending))
-
-    def _stuck(self, pending: Pending) -> None:
-        pending.timer = None
-        if pending.token in self.active:
-            pending.doom = self.lane.pool.timed_out(pending)
-            self.replace()
-
-    # --- its end ------------------------------------------------------------------------------
-
-    def cancel_all(self) -> None:
-        """Ask it to cancel all that it runs."""
-        self.cancel_heard = self.cancel_finished = False
-        self.actor.cancel.remote(None)
-
-    def kill(self) -> None:
-        """End the process at once."""
-        import ray
-
-        if not self.dead:
-            self.dead = True
-            ray.kill(self.actor, no_restart=True)
-
-    def replace(self) -> None:
-        """Kill it because of one attempt. The others are no suspects: they start again."""
-        self.kill()
-        self.lane.gone(self)
-        others, self.active = self.active, {}
-        for pending in others.values():
-            if pending.doom is not None:
-                self.lane.pool.fail(pending, pending.doom)
-            else:
-                self.lane.pool.again(pending)
-        self.lane.pool.pump()
-
-    def _ended(self, error: BaseException | None) -> None:
-        """The process is gone, and nobody here wanted that."""
-        self.lane.gone(self)
-        if self.dead:
-            return
-        self.dead = True
-        pool = self.lane.pool
-        pool.facts.workers_lost += 1
-        lost, self.active = self.active, {}
-        # One attempt alone is charged with it, and so is each where no work could begin;
-        # of many, nobody knows which it was: each runs alone next, and is charged if it dies.
-        alone = len(lost) == 1 or not self.heard
-        for pending in lost.values():
-            if alone:
-                pending.quarantined = True
-                pool.broken(pending, error)
-            else:
-                pool.again(pending, suspect=True)

@@ -20,13 +20,14 @@ from ..model.attempt import (
 from ..model.nodes import Node
 from ..state import State
 from .attempt import CLEANUP_SECONDS
+from .batches import Timings
 from .driver import DriverSide, Inputs
 from .facts import facts_of
 from .failures import capture, unpack
 from .handles import CodeShelf, StateHandle
 from .jobs import make_job
 from .lane_table import LaneTable
-from .lanes import KILL_SECONDS, Lane, Pending, TaskLane, Worker
+from .lanes import KILL_SECONDS, Lane, Pending
 from .modules import ship_unreachable_modules
 from .payload import Payload
 from .pool import PoolFacts, RunContext
@@ -44,7 +45,9 @@ from .resources import (
 from .states import States, tell_made
 from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
+from .task_lane import TaskLane
 from .wire import Done, Failed, Job, Report
+from .worker_lane import Worker
 
 MACHINE_WAIT_SECONDS = 600.0
 """How long an attempt waits for a machine that an autoscaler could add."""
@@ -68,6 +71,12 @@ class RayPool:
     def __init__(self) -> None:
         self.facts = PoolFacts()
         self.tasks = 0
+        self.cores = 1
+        self.fresh_tasks = 0
+        """Tasks that began a moment ago, and may soon be over."""
+        self.riders = 0
+        """Attempts that wait inside a batch for those before them: they hold no slot."""
+        self.timings = Timings()
         self._tokens = itertools.count()
         self._lanes = LaneTable(self)
         self._active: dict[int, Pending] = {}
@@ -94,6 +103,7 @@ class RayPool:
         self._states.blocking = self._blocking
         self._lanes.share = default_share(cluster, context.max_workers)
         self.process_limit = process_limit(cluster)
+        self.cores = max(1, int(sum(m.resources.get("CPU", 0.0) for m in cluster)))
         nodes = list(context.graph.nodes.values())
         to_come = machines_to_come()
         waiting = check_possible(nodes, cluster, self._lanes.share, to_come)
@@ -205,16 +215,16 @@ class RayPool:
     def pump(self) -> None:
         """Start what slots and resources allow, oldest first, then report what has happened."""
         used: dict[int, Lane] = {}
-        while len(self._active) < self.context.max_workers and not self._stopping:
+        while len(self._active) - self.riders < self.context.max_workers and not self._stopping:
             lane = self._lanes.next(idle=not self._active)
             if lane is None:
                 break
-            pending = lane.queue.popleft()
-            self._active[pending.token] = pending
+            batch = lane.take()
+            self._active.update((pending.token, pending) for pending in batch)
             try:
-                lane.start(pending)
+                lane.start(batch)
             except Exception as error:
-                self.fail(pending, capture(error))
+                self._not_started(batch, capture(error))
                 continue
             used[id(lane)] = lane
         for lane in used.values():
@@ -230,6 +240,15 @@ class RayPool:
         """What a lane had gathered could not be sent."""
         for pending in lane.unsent():
             self.fail(pending, failure)
+
+    def _not_started(self, batch: Sequence[Pending], failure: Failure) -> None:
+        """A batch could not be sent: each goes alone, so that only what cannot be sent fails."""
+        if len(batch) == 1:
+            self.fail(batch[0], failure)
+            return
+        for pending in batch:
+            pending.quarantined = True
+        self.put_back(batch)
 
     def job_of(self, pendings: Sequence[Pending]) -> tuple[Job, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
@@ -262,8 +281,6 @@ class RayPool:
             if lost:
                 self._states.doubt(pending.launch.states)
             self._settle(pending, AttemptFailed(key, failure, infrastructure=lost, facts=facts))
-        if isinstance(pending.lane, TaskLane):
-            self.pump()
 
     def fail(self, pending: Pending, failure: Failure) -> None:
         """An attempt failed by the driver's judgement."""
@@ -288,22 +305,24 @@ class RayPool:
             self._settle(pending, event)
         self.pump()
 
-    def again(self, pending: Pending, *, suspect: bool = False) -> None:
-        """Run an attempt anew that is not to blame, or (a suspect) alone in a process."""
-        pending.disarm()
-        self._active.pop(pending.token, None)
-        self.facts.uncharged_reruns += 1
-        if self._stopping:
-            return
-        anew = Pending(next(self._tokens), pending.launch, pending.node, pending.lane)
-        anew.order, anew.made = pending.order, pending.made
-        anew.quarantined = suspect
-        if pending.node.placement == "async" and (
-            suspect or self._lanes.has_own_task(pending.node)
-        ):
-            anew.lane = self._lanes.tasks_of(pending.node)
-        anew.lane.queue.appendleft(anew)
+    def again(self, pendings: Sequence[Pending], *, suspect: bool = False) -> None:
+        """Run attempts anew that are not to blame, or (suspects) each alone in a process."""
+        self.facts.uncharged_reruns += len(pendings)
+        for pending in pendings:
+            pending.quarantined = suspect
+            if pending.node.placement == "async" and (
+                suspect or self._lanes.has_own_task(pending.node)
+            ):
+                pending.lane = self._lanes.tasks_of(pending.node)
+        self.put_back(pendings)
         self.pump()
+
+    def put_back(self, pendings: Sequence[Pending]) -> None:
+        """Queue attempts again that were to run, ahead of all others."""
+        for pending in reversed(pendings):
+            pending.disarm()
+            if self._active.pop(pending.token, None) is not None and not self._stopping:
+                pending.lane.queue.appendleft(pending.anew(next(self._tokens)))
 
     def blocks_loop(self, node: Node) -> None:
         """A node was seen blocking an event loop: it gets tasks of its own from now on."""
@@ -431,15 +450,11 @@ class RayPool:
             lane.queue.clear()
         for pending in self._active.values():
             pending.disarm()
-        calls = [
-            call
-            for lane in self._lanes
-            if isinstance(lane, TaskLane)
-            for call in lane.calls.values()
-        ]
+        calls = [call for lane in self._lanes if isinstance(lane, TaskLane) for call in lane.calls]
         late = self._deadline is not None and time.time() >= self._deadline - 0.05
         for call in calls:
-            if late and call.pending.node.is_async:  # it has seen the deadline and is stopping
+            call.abandon()
+            if late and call.is_async:  # it has seen the deadline and is stopping
                 self.later(OWN_TASK_CLEANUP_SECONDS, call.kill)
             else:
                 call.kill()

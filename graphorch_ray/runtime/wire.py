@@ -132,13 +132,19 @@ class Blocked(NamedTuple):
     blocked: bool
 
 
+class Unstarted(NamedTuple):
+    """These attempts were not begun: the batch had taken its time. They are handed back."""
+
+    tokens: tuple[int, ...]
+
+
 class Cancelled(NamedTuple):
     """A cancel was heard, or (`finished`) all that was cancelled has stopped."""
 
     finished: bool
 
 
-Message = Started | Done | Failed | Blocked | Cancelled
+Message = Started | Done | Failed | Unstarted | Blocked | Cancelled
 
 
 class Report(NamedTuple):

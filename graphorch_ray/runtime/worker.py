@@ -16,7 +16,8 @@ from functools import cache
 
 from ..model.ai import AIActionBase, ensure_model
 from ..model.nodes import AINode
-from .attempt import Work, run_blocking, run_on_loop
+from .attempt import Result, Work, run_blocking, run_on_loop
+from .batches import SLICE_SECONDS
 from .gather import Gatherer, import_tracing, settle_in
 from .payload import Payload
 from .threads import DaemonThreads
@@ -30,6 +31,7 @@ from .wire import (
     Message,
     Report,
     Started,
+    Unstarted,
     Where,
     not_loaded,
     tell,
@@ -38,6 +40,9 @@ from .wire import (
 
 LOOP_CHECK_SECONDS = 0.2
 """How often a worker with attempts in flight looks whether its event loop still answers."""
+
+REPORT_SECONDS = 0.02
+"""How long an answer of a batch may wait for others to leave with."""
 
 UNKNOWN_HOLDER_CHECKS = 10
 """Checks that a loop may miss while nobody can be named before it counts as blocked."""
@@ -59,24 +64,45 @@ def _where() -> Where:
 
 
 def run_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
-    """Run items one after another, each reported as soon as it is done."""
+    """Run items one after another; answers leave together every `REPORT_SECONDS`.
+
+    What is announced is reported before it starts, and no answer waits behind it.
+    """
     settle_in()
-    for item in job.items:
+    began = reported = time.monotonic()
+    messages: list[Message] = []
+    payloads: list[Payload] = []
+    for position, item in enumerate(job.items):
+        now = time.monotonic()
+        if position and now - began > SLICE_SECONDS:
+            messages.append(Unstarted(tuple(left.token for left in job.items[position:])))
+            break
         if item.announce:
-            yield Report((Started(item.token, time.time()),), 0, _where())
-        try:
-            work = work_of(item, job, arguments, _codes)
-        except BaseException as error:
-            result = not_loaded(error, time.time())
-        else:
-            result = run_blocking(work)
-            del work
-        message, payload = tell(item.token, result)
-        del result
-        yield Report((message,), 0 if payload is None else 1, _where())
+            messages.append(Started(item.token, time.time()))
+        after_announced = position > 0 and job.items[position - 1].announce
+        if item.announce or after_announced or now - reported > REPORT_SECONDS:
+            yield Report(tuple(messages), len(payloads), _where())
+            messages.clear()
+            while payloads:
+                yield payloads.pop(0)
+            reported = time.monotonic()
+        message, payload = tell(item.token, _run_item(item, job, arguments))
+        messages.append(message)
         if payload is not None:
-            yield payload
+            payloads.append(payload)
             del payload
+    yield Report(tuple(messages), len(payloads), _where())
+    messages.clear()
+    while payloads:
+        yield payloads.pop(0)
+
+
+def _run_item(item: Item, job: Job, arguments: Sequence[Payload]) -> Result:
+    try:
+        work = work_of(item, job, arguments, _codes)
+    except BaseException as error:
+        return not_loaded(error, time.time())
+    return run_blocking(work)
 
 
 class WorkerProcess:
