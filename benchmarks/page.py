@@ -20,12 +20,14 @@ Nothing is measured in one round and compared with another.
 Below 1, a ratio says that graphorch_ray took less time. Bars are on a logarithmic scale, with a
 line from the fastest to the slowest round.
 
-`make bench` installs the others into `.venv-bench`, does it all on your machine and writes this page.
+`make bench` installs the others into `.venv-bench`, does it all on your machine and writes this
+page.
 `make bench ARGS="--only W2 W4 --rounds 5"` does some of it and prints tables. Every value is in
 `benchmarks/results.json` beside this page. Prefect's server is local, and nothing is sent anywhere.
 GraphOrchestrator needs Python 3.12: `make PYTHON=python3.12 bench`, with no `.venv` there yet.
 
-Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do (`TMPDIR`)."""
+Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do
+(`TMPDIR`)."""
 
 QUICK = """\
 **These numbers are provisional: small sizes (`--quick`) where a note does not say otherwise, on a
