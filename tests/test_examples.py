@@ -228,3 +228,16 @@ def test_stdlib_survey_deals_by_size(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"#" * size)
     shards = stdlib_survey.deal([tmp_path / name for name in sizes], 2)
     assert [sum(sizes[Path(path).name] for path in shard) for shard in shards] == [100, 90]
+
+
+def test_a_killed_run_goes_on_in_another_process(tmp_path: Path) -> None:
+    done = run_script("crash_and_resume.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines == [
+        "the first process ended with SIGKILL",
+        "newest checkpoint: superstep 4, running",
+        "resumed: 3 more rounds of 6",
+        "y = 3.00 x + 2.00",
+        "from superstep 2: 5 rounds, a new branch",
+    ]
