@@ -129,16 +129,15 @@ class Keeper:
         if newest is not None and _tells_of(newest, superstep, kept):
             claimed = line.claim()
             if not _tells_of(claimed, superstep, kept):
-                raise CheckpointConflictError(
-                    f"Another driver has taken the run further in '{self._store.url}' (line "
-                    f"{line.name}, superstep {claimed.superstep}). Resume from there."
-                )
+                raise self._overtaken(line, claimed)
             self._newest = claimed
             if line.header.fingerprint not in ("", self._executor.graph.fingerprint):
                 self._branch_off(line, claimed.seq)  # a line's header tells of its graph
                 return True
             self._line = line
             return self._executor._kept is None  # somebody has read the states, to change them?
+        if self._executor._wants_newest and newest is not None:
+            raise self._overtaken(line, newest)
         if not self._store.keeps_history:
             raise CheckpointConflictError(
                 f"'{self._store.url}' does not hold the checkpoint any more that this run was to "
@@ -148,6 +147,12 @@ class Keeper:
         self._executor.branch += f"/{uuid.uuid4().hex[:8]}"
         self._branch_off(line, origin.seq)
         return True
+
+    def _overtaken(self, line: Any, newest: Manifest) -> CheckpointConflictError:
+        return CheckpointConflictError(
+            f"Another driver has taken the run further in '{self._store.url}' (line {line.name}, "
+            f"superstep {newest.superstep}). Resume from there."
+        )
 
     def _begin_line(self, parent: tuple[str, int] | None) -> None:
         data = data_of(self._executor)

@@ -138,6 +138,7 @@ class GraphExecutor:
         self._kept: KeptStates | None = None  # stands for `_waiting` where states are not read yet
         self._origin: Origin | None = None
         self._origin_kept: KeptStates | None = None
+        self._wants_newest = False  # what it goes on from must be the newest when it begins
         self._superstep = 0
         self._finished = False
         self._running = False
@@ -486,7 +487,7 @@ class GraphExecutor:
             allow_pickle=settings.get("allow_pickle", False),
             storage_options=settings.get("storage_options"),
         )
-        return cls.from_checkpoint(
+        executor = cls.from_checkpoint(
             chkpt,
             url,
             graph=graph,
@@ -495,6 +496,8 @@ class GraphExecutor:
             clock=clock,
             **settings,
         )
+        executor._wants_newest = superstep is None and savepoint is None
+        return executor
 
 
 def _itself(state: State) -> State:

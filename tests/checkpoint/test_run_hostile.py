@@ -85,12 +85,9 @@ def read_all(place: Path, *, genuine: bool) -> None:
         with contextlib.suppress(CheckpointError):
             found[name] = getattr(chkpt, name)
     if genuine:
-        for state in (
-            found.get("initial_state"),
-            *chained(*found.get("active_states", {}).values()),
-        ):
-            if state is not None:
-                assert_all_same(state.messages[:3], INITIAL.messages)
+        waiting = chained(*found.get("active_states", {}).values())
+        for state in [*waiting, found.get("initial_state", INITIAL)]:
+            assert_all_same(state.messages[:3], INITIAL.messages)
     GraphExecutor.from_checkpoint(chkpt, graph=graph(), allow_graph_change=True, backend="inline")
 
 
@@ -118,8 +115,8 @@ def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
             try:
                 read_all(renamed, genuine=genuine)
                 came["loaded"] += 1
-            except (CheckpointError, FileNotFoundError) as error:
-                came["refused" if str(error) else "silent"] += 1
+            except (CheckpointError, FileNotFoundError):
+                came["refused"] += 1
             finally:
                 replace_file(file, data)
     return came

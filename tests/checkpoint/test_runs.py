@@ -388,6 +388,18 @@ def test_a_checkpoint_that_a_single_file_no_longer_holds_is_a_conflict(
     assert CheckpointData.load(place).status == "finished"
 
 
+def test_who_wanted_the_newest_and_was_overtaken_is_told(place: str, ledger: Ledger) -> None:
+    """To go on from what was the newest a moment ago would be to run committed supersteps again."""
+    stopped(steps(ledger), place, "inline", 3)
+    late = GraphExecutor.resume(place, steps(ledger), backend="inline")
+    other = GraphExecutor.resume(place, steps(ledger), backend="inline")
+    with pytest.raises(GraphExecutionError, match="supersteps"):
+        other.run(max_supersteps=4)
+    with pytest.raises(CheckpointConflictError, match=r"further .*line 000001, superstep 4"):
+        late.run()
+    assert Store(place).lines() == ["000001"]
+
+
 def resume_at_once(place: str, ledger: Ledger, start: Any, out: Any) -> None:
     """In a process of its own: load, wait for the others, and go on."""
     executor = GraphExecutor.resume(place, steps(ledger), backend="inline")
