@@ -135,6 +135,14 @@ def test_a_contender_that_fails_is_left_out_with_the_reason() -> None:
     assert result.left_out == {"b": "ImportError: no such module"}
 
 
+def test_a_contender_that_takes_too_long_is_left_out_unless_it_has_a_goal() -> None:
+    slow = Measured(1, {"seconds": 100.0})
+    work = Work("W0", "", {"a": lambda: slow, "b": lambda: slow}, [Goal("a", 1.0)])
+    result = measure(work, 1, limit=60)
+    assert list(result.values) == ["a"]
+    assert result.left_out == {"b": "its first run took 100 s, longer than the limit"}
+
+
 # --- tables, drawings, the page -----------------------------------------------------------------
 
 
