@@ -80,7 +80,9 @@ def run_works(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Resul
         chosen = [work for work in works if work.needs_ray is needs_ray]
         with local_ray.local_ray() if needs_ray and chosen else nullcontext():
             for work in chosen:
-                found[work.key] = measure(work, arguments.rounds, tell, arguments.limit)
+                result = measure(work, arguments.rounds, tell, arguments.limit)
+                result.small = arguments.quick
+                found[work.key] = result
                 contenders.close()
                 print(as_table(found[work.key]), flush=True)
                 facts["load_at_end"] = load()

@@ -92,7 +92,10 @@ class Spread:
 
 @dataclass
 class Result:
-    """The values of one work, by contender and measure, one for each round."""
+    """The values of one work, by contender and measure, one for each round.
+
+    Those of small sizes meet no goal and miss none.
+    """
 
     key: str
     title: str
@@ -100,6 +103,7 @@ class Result:
     goals: list[Goal]
     left_out: dict[str, str]
     note: str = ""
+    small: bool = False
 
     def measures(self) -> list[str]:
         """The names of what was measured, seconds first."""

@@ -87,10 +87,12 @@ def test_goals_of_every_kind() -> None:
         [2.0, 2.4],
         Goal("ours", 0.5, "theirs & co"),
         Goal("ours", 1.0),
-        Goal("ours", 0.0, "theirs & co", difference=True),
+        Goal("ours", 0.1, "theirs & co", difference=True),
         Goal("ours", 1.0, "absent"),
     )
     assert [line[2] for line in goal_rows(result)] == ["yes", "no", "yes", "-"]
+    result.small = True
+    assert [line[2] for line in goal_rows(result)] == [*["small sizes"] * 3, "-"]
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -148,7 +150,15 @@ def test_a_contender_that_takes_too_long_is_left_out_unless_it_has_a_goal() -> N
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (-1.5, "-1.50")],
+    [
+        (1234.5, "1,234"),
+        (12.34, "12.3"),
+        (1.234, "1.23"),
+        (0, "0"),
+        (0.01234, "0.0123"),
+        (-1.5, "-1.50"),
+        (0.00001234, "0.0000123"),
+    ],
 )
 def test_numbers_have_three_figures(value: float, text: str) -> None:
     assert number(value) == text
