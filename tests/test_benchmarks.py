@@ -168,12 +168,12 @@ def test_rows_have_the_ratio_of_the_first_to_the_others() -> None:
     heading, first, second = rows(result_of([1.0], [4.0]))
     assert heading == ["", "seconds", "ours ÷ it"]
     assert first[2] == "-"
-    assert second[2].startswith("0.25 ")
+    assert second[2].startswith("0.250 ")
 
 
 def test_a_table_tells_goals_what_is_left_out_and_the_note() -> None:
     text = as_table(result_of([1.0], [4.0], Goal("ours", 0.5, "theirs & co")))
-    assert "ours ≤ 0.5 x theirs & co: 0.25" in text
+    assert "ours ≤ 0.5 x theirs & co: 0.250" in text
     assert "left out: absent" in text
     assert "A note." in text
 
