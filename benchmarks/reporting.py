@@ -45,10 +45,10 @@ def goal_text(goal: Goal) -> str:
     what = goal.contender if goal.measure == SECONDS else f"{goal.contender}, {goal.measure},"
     if goal.versus is None:
         unit = " s" if goal.measure == SECONDS else ""
-        return f"{what} ≤ {number(goal.at_most)}{unit}"
+        return f"{what} ≤ {goal.at_most:.3g}{unit}"
     if goal.difference:
-        return f"{what} ≤ {number(goal.at_most)} s more than {goal.versus}"
-    return f"{what} ≤ {number(goal.at_most)} x {goal.versus}"
+        return f"{what} ≤ {goal.at_most:.3g} s more than {goal.versus}"
+    return f"{what} ≤ {goal.at_most:.3g} x {goal.versus}"
 
 
 def goal_rows(result: Result) -> list[list[str]]:
