@@ -19,6 +19,12 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORK", help="such as W2 or C1; default: all")
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=120.0,
+        help="leave out whoever takes longer than these seconds for one work; default 120",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--json", type=Path, help="write every value to this file")
     parser.add_argument("--page", type=Path, help="write this Markdown page, and plots beside it")
@@ -74,7 +80,9 @@ def run_works(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Resul
         chosen = [work for work in works if work.needs_ray is needs_ray]
         with local_ray.local_ray() if needs_ray and chosen else nullcontext():
             for work in chosen:
-                found[work.key] = measure(work, arguments.rounds, tell)
+                result = measure(work, arguments.rounds, tell, arguments.limit)
+                result.small = arguments.quick
+                found[work.key] = result
                 contenders.close()
                 print(as_table(found[work.key]), flush=True)
                 facts["load_at_end"] = load()

@@ -8,6 +8,7 @@ in one round says more than the ratio of their averages.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +64,6 @@ class Work:
         note: what a reader must know to read the numbers.
         rounds: rounds at most, where one takes very long.
         needs_ray: whether a Ray is to run; else, none does.
-        same: whether two answers are equal.
     """
 
     key: str
@@ -74,7 +74,6 @@ class Work:
     note: str = ""
     rounds: int | None = None
     needs_ray: bool = True
-    same: Callable[[object, object], bool] = lambda one, other: one == other
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,10 @@ class Spread:
 
 @dataclass
 class Result:
-    """The values of one work, by contender and measure, one for each round."""
+    """The values of one work, by contender and measure, one for each round.
+
+    Those of small sizes meet no goal and miss none.
+    """
 
     key: str
     title: str
@@ -101,6 +103,7 @@ class Result:
     goals: list[Goal]
     left_out: dict[str, str]
     note: str = ""
+    small: bool = False
 
     def measures(self) -> list[str]:
         """The names of what was measured, seconds first."""
@@ -165,11 +168,23 @@ def run_once(contender: Callable[[], object]) -> Measured:
     return Measured(answer, {SECONDS: seconds})
 
 
-def measure(work: Work, rounds: int, say: Callable[[str], None] = lambda text: None) -> Result:
+def measure(
+    work: Work,
+    rounds: int,
+    say: Callable[[str], None] = lambda text: None,
+    limit: float = math.inf,
+) -> Result:
     """Run a work's contenders in turns.
 
     Each runs once before, which warms it up and tells whether it can do the work. One that fails
     there is left out with its error; a later failure is the caller's.
+
+    Args:
+        work: what is done, and by whom.
+        rounds: how often, at most.
+        say: is told how far it is.
+        limit: seconds; a contender without a goal that takes longer to warm up is left out, which
+            says how long it took.
 
     Raises:
         AnswersDifferError: an answer is not that of the first contender.
@@ -177,10 +192,12 @@ def measure(work: Work, rounds: int, say: Callable[[str], None] = lambda text: N
     left_out = dict(work.left_out)
     ready: dict[str, Callable[[], object]] = {}
     expected: list[object] = []
+    with_goals = {goal.contender for goal in work.goals}
 
     def check(name: str, answer: object) -> None:
-        expected.append(answer)
-        if not work.same(expected[0], answer):
+        if not expected:
+            expected.append(answer)
+        elif expected[0] != answer:
             first = next(iter(ready))
             raise AnswersDifferError(
                 f"{work.key}: {first} gave {expected[0]!r:.200}, {name} gave {answer!r:.200}"
@@ -197,7 +214,10 @@ def measure(work: Work, rounds: int, say: Callable[[str], None] = lambda text: N
             continue
         ready[name] = contender
         check(name, measured.answer)
-        del expected[1:]
+        seconds = measured.values[SECONDS]
+        if seconds > limit and name not in with_goals:
+            left_out[name] = f"its first run took {seconds:.0f} s, longer than the limit"
+            del ready[name]
     values: dict[str, dict[str, list[float]]] = {name: {} for name in ready}
     count = min(rounds, work.rounds or rounds)
     for number, order in enumerate(turns(list(ready), count) if ready else (), 1):
@@ -205,7 +225,6 @@ def measure(work: Work, rounds: int, say: Callable[[str], None] = lambda text: N
         for name in order:
             measured = run_once(ready[name])
             check(name, measured.answer)
-            del expected[1:]
             for key, value in measured.values.items():
                 values[name].setdefault(key, []).append(value)
     return Result(work.key, work.title, values, list(work.goals), left_out, work.note)

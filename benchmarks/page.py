@@ -21,19 +21,19 @@ Below 1, a ratio says that graphorch_ray took less time. Bars are on a logarithm
 line from the fastest to the slowest round.
 
 `make bench` installs the others into `.venv-bench`, does it all on your machine and writes this
-page.
-`make bench ARGS="--only W2 W4 --rounds 5"` does some of it and prints tables. Every value is in
-`benchmarks/results.json` beside this page. Prefect's server is local, and nothing is sent anywhere.
+page. `make bench ARGS="--only W2 W4 --rounds 5"` does some of it and prints tables. Every value is
+in `benchmarks/results.json` beside this page. Prefect's server is local, and nothing is sent
+anywhere. Who takes longer than two minutes for one work is left out there (`--limit`).
 GraphOrchestrator needs Python 3.12: `make PYTHON=python3.12 bench`, with no `.venv` there yet.
 
-Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do
-(`TMPDIR`)."""
+Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do: `TMPDIR`
+chooses the disk."""
 
 QUICK = """\
 **These numbers are provisional: small sizes (`--quick`) where a note does not say otherwise, on a
-machine that was very busy with other things.** They
-show that every contender runs and that answers agree. They say little about speed: at these sizes
-most of the time is fixed cost, and the goals below are for the full sizes."""
+machine that was very busy with other things.** They show that every contender runs and that answers
+agree. They say little about speed: at these sizes most of the time is fixed cost, and the goals are
+for the full sizes."""
 
 
 def as_page(results: Sequence[Result], facts: Mapping[str, Any], folder: str) -> str:

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from .measuring import SECONDS, Result
 from .reporting import number
 
-WIDTH, LABELS, VALUES, ROW, TOP = 680, 220, 70, 22, 8
+WIDTH, LABELS, VALUES, ROW, TOP = 720, 250, 80, 22, 8
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #1f2328 }
   .scale { fill: #59636e; font-size: 11px }
@@ -59,7 +59,7 @@ def as_svg(result: Result) -> str:
     ]
     for power in range(first, last + 1):
         at = x(10.0**power)
-        label = f"{number(10.0**power)} s" if power >= -3 else f"{10 ** (power + 6):g} µs"
+        label = f"{10.0**power:,g} s" if power >= -3 else f"{10 ** (power + 6):g} µs"
         lines.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{TOP}" y2="{bottom}"/>')
         lines.append(
             f'<text class="scale" x="{at}" y="{bottom + 16}" text-anchor="middle">{label}</text>'

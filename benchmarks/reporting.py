@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .measuring import SECONDS, Goal, Result, Spread
 
 
@@ -9,11 +11,10 @@ def number(value: float) -> str:
     """Three significant figures, without an exponent."""
     if value < 0:
         return f"-{number(-value)}"
-    if value >= 100:
-        return f"{value:,.0f}"
-    if value >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+    if value == 0:
+        return "0"
+    decimals = max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:,.{decimals}f}"
 
 
 def spread(found: Spread | None) -> str:
@@ -44,10 +45,10 @@ def goal_text(goal: Goal) -> str:
     what = goal.contender if goal.measure == SECONDS else f"{goal.contender}, {goal.measure},"
     if goal.versus is None:
         unit = " s" if goal.measure == SECONDS else ""
-        return f"{what} ≤ {number(goal.at_most)}{unit}"
+        return f"{what} ≤ {goal.at_most:.3g}{unit}"
     if goal.difference:
-        return f"{what} ≤ {number(goal.at_most)} s more than {goal.versus}"
-    return f"{what} ≤ {number(goal.at_most)} x {goal.versus}"
+        return f"{what} ≤ {goal.at_most:.3g} s more than {goal.versus}"
+    return f"{what} ≤ {goal.at_most:.3g} x {goal.versus}"
 
 
 def goal_rows(result: Result) -> list[list[str]]:
@@ -55,7 +56,12 @@ def goal_rows(result: Result) -> list[list[str]]:
     table = []
     for goal in result.goals:
         reached = result.reached(goal)
-        enough = "-" if reached is None else "yes" if reached.median <= goal.at_most else "no"
+        if reached is None:
+            enough = "-"
+        elif result.small:
+            enough = "small sizes"
+        else:
+            enough = "yes" if reached.median <= goal.at_most else "no"
         table.append([goal_text(goal), spread(reached), enough])
     return table
 

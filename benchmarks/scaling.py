@@ -16,7 +16,8 @@ runs and predicts the number. Assumptions:
    time if that is longer.
 
 `--check` compares predictions with runs on a simulated cluster: several raylets on this machine
-with made-up slots, and nodes that sleep.
+with made-up cores, and nodes that sleep. There everything shares the real cores, so that it is of
+use on an idle machine only.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def check(model: Model, machines: int, slots_each: int, seconds: float, nodes: i
 
     slots = machines * slots_each
 
-    @node_action(num_cpus=0, resources={"slot": 1}, batch=False)
+    @node_action(num_cpus=1, batch=False)
     def sleep(state: State) -> State:
         time.sleep(seconds)
         return state
@@ -188,9 +189,8 @@ def check(model: Model, machines: int, slots_each: int, seconds: float, nodes: i
     )
     try:
         for _ in range(machines):
-            cluster.add_node(
-                num_cpus=0, resources={"slot": slots_each}, object_store_memory=100_000_000
-            )
+            # Slots are made-up CPUs: a raylet keeps no more idle workers than it has of them.
+            cluster.add_node(num_cpus=slots_each, object_store_memory=100_000_000)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         run(star_of(sleep, 2 * slots), State([1]), max_workers=slots)  # every worker is there
         graph = star_of(sleep, nodes)

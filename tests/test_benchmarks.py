@@ -87,10 +87,12 @@ def test_goals_of_every_kind() -> None:
         [2.0, 2.4],
         Goal("ours", 0.5, "theirs & co"),
         Goal("ours", 1.0),
-        Goal("ours", 0.0, "theirs & co", difference=True),
+        Goal("ours", 0.1, "theirs & co", difference=True),
         Goal("ours", 1.0, "absent"),
     )
     assert [line[2] for line in goal_rows(result)] == ["yes", "no", "yes", "-"]
+    result.small = True
+    assert [line[2] for line in goal_rows(result)] == [*["small sizes"] * 3, "-"]
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -135,12 +137,28 @@ def test_a_contender_that_fails_is_left_out_with_the_reason() -> None:
     assert result.left_out == {"b": "ImportError: no such module"}
 
 
+def test_a_contender_that_takes_too_long_is_left_out_unless_it_has_a_goal() -> None:
+    slow = Measured(1, {"seconds": 100.0})
+    work = Work("W0", "", {"a": lambda: slow, "b": lambda: slow}, [Goal("a", 1.0)])
+    result = measure(work, 1, limit=60)
+    assert list(result.values) == ["a"]
+    assert result.left_out == {"b": "its first run took 100 s, longer than the limit"}
+
+
 # --- tables, drawings, the page -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (-1.5, "-1.50")],
+    [
+        (1234.5, "1,234"),
+        (12.34, "12.3"),
+        (1.234, "1.23"),
+        (0, "0"),
+        (0.01234, "0.0123"),
+        (-1.5, "-1.50"),
+        (0.00001234, "0.0000123"),
+    ],
 )
 def test_numbers_have_three_figures(value: float, text: str) -> None:
     assert number(value) == text
@@ -150,12 +168,12 @@ def test_rows_have_the_ratio_of_the_first_to_the_others() -> None:
     heading, first, second = rows(result_of([1.0], [4.0]))
     assert heading == ["", "seconds", "ours ÷ it"]
     assert first[2] == "-"
-    assert second[2].startswith("0.25 ")
+    assert second[2].startswith("0.250 ")
 
 
 def test_a_table_tells_goals_what_is_left_out_and_the_note() -> None:
     text = as_table(result_of([1.0], [4.0], Goal("ours", 0.5, "theirs & co")))
-    assert "ours ≤ 0.5 x theirs & co: 0.25" in text
+    assert "ours ≤ 0.5 x theirs & co: 0.250" in text
     assert "left out: absent" in text
     assert "A note." in text
 
