@@ -103,7 +103,7 @@ graph = chain(
 executor, final = run(graph, "apart")
 print("APART", final.messages[0], final.messages[1] == folder + "/disk/x")
 print("WRITTEN THERE", sum(p.is_file() for p in Path(folder, "disk").rglob("*")))
-again = GraphExecutor.resume(f"{folder}/apart", graph, superstep=2)
+again = GraphExecutor.resume(f"{folder}/apart", graph, superstep=3)
 print("AGAIN", again.run().messages[0])
 
 # --- workers are killed while checkpoints are written ---------------------------------------------
