@@ -338,7 +338,7 @@ def find(
     if missed is not None:
         raise missed
     for name in unread:
-        if store.begun(name):
+        if store.holds_checkpoints(name):
             store.line(name)  # raises what is wrong with it
     if savepoint is not None and names:
         raise CheckpointError(f"'{store.url}' has no savepoint {savepoint!r}.")

@@ -176,9 +176,9 @@ class Store:
             where = self.place.files().where(f"lines/{name}/line")
             raise CheckpointError(f"Cannot read '{where}': {error}") from error
 
-    def begun(self, name: str) -> bool:
-        """Whether a line has its header: the creation of one that has not was broken off."""
-        return self.place.files().size(f"lines/{name}/line") is not None
+    def holds_checkpoints(self, name: str) -> bool:
+        """Whether a line has manifests; where it has none, its creation was broken off."""
+        return bool(self.place.files().names(f"lines/{name}/m"))
 
     def readable(self, name: str) -> Line | None:
         """Open a line; None where it has no header yet, or, with a warning, a damaged one.

@@ -30,7 +30,7 @@ if disk and any("default_worker" in part for part in sys.orig_argv):
 """Run by each Python of a raylet: what its workers take for a local path lies on another disk."""
 
 SCRIPT = """
-import logging, os, signal, subprocess, sys, time
+import contextlib, logging, os, signal, subprocess, sys, time
 import numpy as np
 import psutil
 import ray
@@ -103,7 +103,7 @@ graph = chain(
 executor, final = run(graph, "apart")
 print("APART", final.messages[0], final.messages[1] == folder + "/disk/x")
 print("WRITTEN THERE", sum(p.is_file() for p in Path(folder, "disk").rglob("*")))
-again = GraphExecutor.resume(f"{folder}/apart", graph, superstep=2)
+again = GraphExecutor.resume(f"{folder}/apart", graph, superstep=3)
 print("AGAIN", again.run().messages[0])
 
 # --- workers are killed while checkpoints are written ---------------------------------------------
@@ -114,8 +114,9 @@ def grow(state):
     if rounds in (2, 3, 4) and not os.path.exists(f"{folder}/killed-{rounds}"):
         Path(f"{folder}/killed-{rounds}").touch()
         for process in psutil.Process().parent().children():
-            if process.pid != os.getpid() and "ray::" in " ".join(process.cmdline()):
-                process.kill()
+            with contextlib.suppress(psutil.Error):  # it may have ended by itself
+                if process.pid != os.getpid() and "ray::" in " ".join(process.cmdline()):
+                    process.kill()
         os.kill(os.getpid(), signal.SIGKILL)
     return State([state.messages[0] + np.ones(3 * 10**6)])
 

@@ -65,7 +65,7 @@ def crash_at(crashes: list[tuple[str, int]]) -> Any:
     return failpoints.hook(hook)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(ANY_FAULT, max_size=150),
     CRASHES,

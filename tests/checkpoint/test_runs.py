@@ -295,6 +295,14 @@ def test_what_a_crash_left_of_a_line_stands_in_nobodys_way(place: str, ledger: L
         assert begun(steps(ledger), place, "inline").run() == WHOLE
 
 
+def test_a_header_that_was_torn_before_anything_was_committed_is_nothing(place: str) -> None:
+    torn = Path(place) / "lines/000001/line"
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"torn")
+    with pytest.warns(GraphWarning, match="passed over"), pytest.raises(FileNotFoundError):
+        GraphExecutor.resume(place)
+
+
 def test_where_no_line_can_be_read_the_error_says_why(place: str, ledger: Ledger) -> None:
     stopped(steps(ledger), place, "inline", 3, checkpoint_key="mine")
     with (
