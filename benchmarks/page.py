@@ -27,7 +27,10 @@ anywhere. Who takes longer than two minutes for one work is left out there (`--l
 GraphOrchestrator needs Python 3.12: `make PYTHON=python3.12 bench`, with no `.venv` there yet.
 
 Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do: `TMPDIR`
-chooses the disk."""
+chooses the disk.
+
+`python -m benchmarks.scaling` fits a model of what a node costs the driver, and says where one
+driver saturates; its `--help` lists the assumptions."""
 
 QUICK = """\
 **These numbers are provisional: small sizes (`--quick`) where a note does not say otherwise, on a

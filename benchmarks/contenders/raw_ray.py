@@ -7,6 +7,21 @@ from typing import Any
 
 import ray
 
+_actors: dict[type, Any] = {}
+
+
+def _warm(kind: type, **options: Any) -> Any:
+    """An actor of this class, the same one each time."""
+    if kind not in _actors:
+        _actors[kind] = ray.remote(kind).options(num_cpus=0, **options).remote()
+    return _actors[kind]
+
+
+def close() -> None:
+    """End the actors."""
+    while _actors:
+        ray.kill(_actors.popitem()[1])
+
 
 def fan_out(function: Callable[[Any], int], inputs: Sequence[Any]) -> Callable[[], int]:
     task = ray.remote(function)
@@ -21,11 +36,8 @@ def fan_out_async(function: Callable[[Any], Any], inputs: Sequence[Any]) -> Call
             return await function(value)
 
     def run() -> int:
-        actor: Any = ray.remote(Waiter).options(max_concurrency=len(inputs), num_cpus=0).remote()
-        try:
-            return sum(ray.get([actor.call.remote(value) for value in inputs]))
-        finally:
-            ray.kill(actor)
+        actor = _warm(Waiter, max_concurrency=len(inputs))
+        return sum(ray.get([actor.call.remote(value) for value in inputs]))
 
     return run
 
@@ -77,11 +89,10 @@ def loop(function: Callable[[Any], Any], value: Any, times: int) -> Callable[[],
             return function(value)
 
     def run() -> Any:
-        actor: Any = ray.remote(Worker).remote()
+        actor = _warm(Worker)
         result = value
         while result < times:
             result = ray.get(actor.call.remote(result))
-        ray.kill(actor)
         return result
 
     return run
