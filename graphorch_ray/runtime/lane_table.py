@@ -10,7 +10,8 @@ from ..model.nodes import Node
 from .lanes import DriverLane, Lane
 from .resources import ray_options, request_of
 from .task_lane import TaskLane
-from .worker_lane import Worker, WorkerLane
+from .worker_lane import WorkerLane
+from .workers import Worker
 
 if TYPE_CHECKING:
     from .ray_pool import RayPool
@@ -58,7 +59,9 @@ class LaneTable:
         """
         coming = sum(1 for node in nodes if node.placement == "async")
         lane = self._lanes.get("async")
-        kept = isinstance(lane, WorkerLane) and (lane.workers or lane.queue)
+        kept = isinstance(lane, WorkerLane) and (
+            lane.queue or any(worker.takes_more for worker in lane.workers)
+        )
         self._few_async = not kept and coming + self._pool.tasks <= SHARED_WORKERS
 
     def of(self, node: Node) -> Lane:
@@ -79,6 +82,7 @@ class LaneTable:
                 load=SHARED_WORKER_LOAD,
                 exclusive=False,
                 replace_blocked=True,
+                warm=True,
             )
         return self._lanes["async"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from .ray_pool import RayPool
-    from .worker_lane import Worker
+    from .workers import Worker
 
 KILL_SECONDS = 2.0
 """How long to wait for word that a killed attempt is gone, before going on without."""

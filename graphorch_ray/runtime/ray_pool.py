@@ -19,7 +19,6 @@ from ..model.attempt import (
 )
 from ..model.nodes import Node
 from ..state import State
-from .attempt import CLEANUP_SECONDS
 from .batches import Timings
 from .driver import DriverSide, Inputs
 from .facts import facts_of
@@ -47,13 +46,9 @@ from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
 from .task_lane import TaskLane
 from .wire import Done, Failed, Job, Report
-from .worker_lane import Worker
 
 MACHINE_WAIT_SECONDS = 600.0
 """How long an attempt waits for a machine that an autoscaler could add."""
-
-ANSWER_SECONDS = 0.3
-"""How long a worker has to say that it heard a cancel."""
 
 OWN_TASK_CLEANUP_SECONDS = 0.95
 """How long after a superstep's time-out a coroutine in a task of its own has to stop."""
@@ -469,14 +464,7 @@ class RayPool:
         for worker in busy:
             if not worker.blocked:
                 worker.cancel_all()
-
-        def hopeful(worker: Worker) -> bool:
-            if worker.dead or worker.blocked or not worker.active or worker.cancel_finished:
-                return False
-            waited = time.monotonic() - asked
-            return waited < (CLEANUP_SECONDS if worker.cancel_heard else ANSWER_SECONDS)
-
-        while any(hopeful(worker) for worker in busy):
+        while any(worker.may_still_clean_up(time.monotonic() - asked) for worker in busy):
             await self._change(0.05)
         for worker in busy:
             worker.kill()
@@ -497,7 +485,7 @@ class RayPool:
         """Stop, and end every worker. Nothing that the run held is held any longer."""
         await self.stop()
         for worker in self._lanes.workers:
-            worker.kill()
+            worker.release()
         self._lanes.clear()
         self._states.clear()
         self._shelf.clear()

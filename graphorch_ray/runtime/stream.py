@@ -67,6 +67,14 @@ class Stream:
         self._report: Report | None = None
         self._listen()
 
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call back once the code behind it has ended.
+
+        After a gentle cancel that is later than what the stream says: it is cut off at once.
+        """
+        completed = self.generator.completed()
+        completed._on_completed(lambda _: self._inbox.post(lambda _: callback(), None))
+
     def _listen(self) -> None:
         """Ask to be told the next report: a small object, fetched along the way."""
         (ref,) = self.generator._get_next_ref_n(1)

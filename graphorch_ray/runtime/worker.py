@@ -105,8 +105,13 @@ def _run_item(item: Item, job: Job, arguments: Sequence[Payload]) -> Result:
     return run_blocking(work)
 
 
+def host_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+    """Run items all at once on an event loop, each reported as soon as it is done."""
+    yield from WorkerProcess().host(job, *arguments)
+
+
 class WorkerProcess:
-    """Runs many attempts at once on an event loop; the class behind Ray's actor.
+    """Runs many attempts at once on an event loop, in a Ray actor or in a task.
 
     Node code has its own thread and loop. Reports leave from the thread of `serve`, so they
     leave even while a function blocks the loop, and `serve` notices that it does.
@@ -123,8 +128,11 @@ class WorkerProcess:
         self._unanswered = 0
         self._suspect: int | None = None
         self._starting = False
+        self._ends_when_done = False
+        self._abandoned = False
         settle_in()
-        threading.Thread(target=self._loop.run_forever, name="graphorch-loop", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="graphorch-loop", daemon=True)
+        self._thread.start()
 
     # --- called by the driver -----------------------------------------------------------------
 
@@ -158,6 +166,21 @@ class WorkerProcess:
     def close(self) -> None:
         """End the stream."""
         self._out.put(None)
+
+    def host(self, job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+        """Run items and no others; the stream of reports ends when they have ended.
+
+        Whatever interrupts it, they are cancelled and have their clean-up time first. Where code
+        was abandoned, it stays until the process is killed.
+        """
+        self._ends_when_done = True
+        try:
+            self.submit(job, *arguments)
+            yield from self.serve()
+        finally:
+            asyncio.run_coroutine_threadsafe(self._cancel(None), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
 
     # --- in the thread of `serve` -------------------------------------------------------------
 
@@ -213,7 +236,14 @@ class WorkerProcess:
         name = task.get_name() if task is not None else ""
         return int(name.removeprefix(_TASK)) if name.startswith(_TASK) else None
 
-    # --- on the event loop --------------------------------------------------------------------
+    # --- the event loop --------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Run the event loop, until it is stopped."""
+        self._loop.run_forever()
+        if not asyncio.all_tasks(self._loop):  # what was abandoned may not go on
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
 
     def _answer(self) -> None:
         self._answered = True
@@ -243,6 +273,7 @@ class WorkerProcess:
                     if item.announce:
                         self._out.put((Started(item.token, time.time()), None))
                     result = await run_on_loop(work, self._threads, gatherer=gatherer)
+            self._abandoned |= result.abandoned
             self._out.put(tell(item.token, result))
         except asyncio.CancelledError as error:
             if item.token not in self._cancelled:  # node code did that, not the driver
@@ -250,6 +281,8 @@ class WorkerProcess:
         finally:
             self._tasks.pop(item.token, None)
             self._cancelled.discard(item.token)
+            if self._ends_when_done and not self._tasks and not self._abandoned:
+                self.close()
 
     async def _build_model(self, work: Work) -> None:
         """Build a model before its first attempt starts: building is not on the attempt's clock."""
