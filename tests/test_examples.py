@@ -15,6 +15,7 @@ import pytest
 from examples import (
     async_fanout,
     coming_from_graphorchestrator,
+    crash_and_resume,
     hello_graph,
     human_approval,
     model_node,
@@ -237,7 +238,7 @@ def test_a_killed_run_goes_on_in_another_process(tmp_path: Path) -> None:
     assert lines == [
         "the first process ended with SIGKILL",
         "newest checkpoint: superstep 4, running",
-        "resumed: 3 more rounds of 6",
+        f"resumed: 3 more rounds of {crash_and_resume.ROUNDS}",
         "y = 3.00 x + 2.00",
         "from superstep 2: 5 rounds, a new branch",
     ]

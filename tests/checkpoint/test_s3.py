@@ -87,6 +87,7 @@ def test_a_value_that_goes_up_in_parts_comes_back(s3: S3Server, url: str) -> Non
     assert line.blobs.put([value]) == (blob, True)
 
 
+@pytest.mark.chaos  # not for its violence, but for its thousand requests
 def test_more_than_a_thousand_names_are_listed_in_pages(s3: S3Server, url: str) -> None:
     files = Store(url, storage_options=s3.options).place.files()
     names = [f"{i:06d}" for i in range(1005)]

@@ -8,6 +8,10 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
+
+pytestmark = pytest.mark.chaos  # Ray takes 13 s to notice that a machine is gone
+
 SCRIPT = """
 import logging, sys
 import numpy as np
