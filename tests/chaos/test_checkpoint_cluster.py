@@ -115,7 +115,9 @@ def grow(state):
         Path(f"{folder}/killed-{rounds}").touch()
         for process in psutil.Process().parent().children():
             with contextlib.suppress(psutil.Error):  # it may have ended by itself
-                if process.pid != os.getpid() and "ray::" in " ".join(process.cmdline()):
+                name = " ".join(process.cmdline())
+                # Agents are no workers: a machine ends with its agent.
+                if process.pid != os.getpid() and "ray::" in name and "Agent" not in name:
                     process.kill()
         os.kill(os.getpid(), signal.SIGKILL)
     return State([state.messages[0] + np.ones(3 * 10**6)])
