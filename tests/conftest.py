@@ -12,6 +12,10 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from tests.s3_server import s3, s3_server
+
+__all__ = ["s3", "s3_server"]  # fixtures for all tests
+
 RAY_CPUS = 2
 OBJECT_STORE_BYTES = 1_000_000_000
 SECONDS_TO_STOP = 15.0

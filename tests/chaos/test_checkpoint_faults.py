@@ -30,10 +30,8 @@ from graphorch_ray import (
 from graphorch_ray.checkpoint.store import Store
 from tests.chaos import sweep
 from tests.chaos.test_kill_sweep import EXPECTED, Step, steps
-from tests.checkpoint.conftest import AWS, BUCKET, S3Server, s3, s3_server
 from tests.checkpoint.test_faulty_store import ANY_FAULT, Expecting
-
-__all__ = ["s3", "s3_server"]
+from tests.s3_server import AWS, BUCKET, S3Server
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 

@@ -13,8 +13,8 @@ import pytest
 
 from graphorch_ray import CheckpointData, CheckpointError, GraphExecutionError, GraphExecutor, State
 from graphorch_ray.checkpoint.store import KEY_VARIABLE
-from tests.checkpoint.conftest import BUCKET, S3Server
 from tests.checkpoint.runs import Ledger, chain_of, steps
+from tests.s3_server import BUCKET, S3Server
 
 
 def function_in_state(state: State) -> State:

@@ -13,8 +13,8 @@ from graphorch_ray.checkpoint import remote
 from graphorch_ray.checkpoint.manifest import Header
 from graphorch_ray.checkpoint.store import Store
 from graphorch_ray.errors import CheckpointConflictError, CheckpointError, GraphWarning
-from tests.checkpoint.conftest import BUCKET, S3Server
 from tests.checkpoint.makers import step
+from tests.s3_server import BUCKET, S3Server
 
 VALUE = secrets.token_bytes(200_000)
 
