@@ -193,6 +193,18 @@ class Keeper:
         self.check()
         self._unrecorded = False
 
+    def barriers_between(self, superstep: int) -> int | None:
+        """Barriers after a superstep before the next one at which this has something to write.
+
+        None where it writes at none.
+        """
+        every = self._executor.checkpoint_every
+        if self._durability == "exit":
+            return None
+        if self._granularity == "node":
+            return 0
+        return every - 1 - superstep % every if every else None
+
     async def at_barrier(self, machine: SuperstepMachine) -> None:
         """A superstep is over, and a checkpoint of it is due."""
         if self._durability == "exit":

@@ -7,6 +7,7 @@ commands to the other. Whatever happens, it leaves nothing running.
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from .executor import GraphExecutor
 
 
+YIELD_SECONDS = 0.005
+"""How long the loop goes on without letting others of the event loop run."""
+
+
 class Run:
     """One call of `execute()`."""
 
@@ -63,6 +68,7 @@ class Run:
         self._timers: dict[Any, Timer] = {}
         self._routers: dict[asyncio.Task[None], str] = {}
         self._nodes: dict[AttemptKey, str] = {}  # attempts out, and whose code each runs
+        self._yielded = time.monotonic()
         self._options = EngineOptions(
             retry_policy=executor.retry_policy,
             on_multiple_states=executor.on_multiple_states,
@@ -88,6 +94,7 @@ class Run:
                     max_workers=executor.max_workers,
                     deliver=self._deliver,
                     warn=self._warn,
+                    superstep_timeout=self._timeout if self._clock.real else None,
                 )
             )
             unrecorded = False
@@ -224,6 +231,10 @@ class Run:
                 self._clock.idle()
             if not self._events:
                 await self._pool.wait(self._mailbox)
+                self._yielded = time.monotonic()
+        if time.monotonic() - self._yielded > YIELD_SECONDS:  # answers were there at once
+            await asyncio.sleep(0)
+            self._yielded = time.monotonic()
         self._mailbox.clear()
         if self._warned is not None:
             raise self._warned
@@ -273,7 +284,22 @@ class Run:
             self._after(
                 self._timeout, "deadline", DeadlineExpired(command.epoch, command.superstep)
             )
-        self._pool.begin_superstep(deadline)
+        self._pool.begin_superstep(deadline, self._may_run_ahead(command))
+
+    def _may_run_ahead(self, command: SuperstepStarted) -> int:
+        """How many supersteps may run on their own after this one, if it has one execution.
+
+        None across a barrier at which a checkpoint is due.
+        """
+        active = command.active[0]
+        is_one = len(active.states) == 1 or self._executor.graph.nodes[active.node_id].is_aggregator
+        if len(command.active) > 1 or not is_one:
+            return 0
+        ahead = self._options.max_supersteps - command.superstep - 1
+        if self._keeper is not None:
+            between = self._keeper.barriers_between(command.superstep)
+            ahead = ahead if between is None else min(ahead, between)
+        return ahead
 
     async def _superstep_ended(self, command: SuperstepEnded) -> None:
         self._call_off_timers()

@@ -99,6 +99,8 @@ class AttemptFacts:
         input_size, output_size: messages in the states; states, for an aggregator's input.
         task_id: Ray's id of the task or call; known where the attempt is traced.
         batch_size: attempts that travelled in the same call.
+        ran_ahead: its worker ran it on its own, behind the node before it.
+        span_id: the span that its code ran in, where that is not the launch's: it ran ahead.
         trail: spans, logs and notes that its code left; None where there are none.
     """
 
@@ -113,6 +115,8 @@ class AttemptFacts:
     output_size: int = 0
     task_id: str | None = None
     batch_size: int = 1
+    ran_ahead: bool = False
+    span_id: int | None = None
     trail: Trail | None = None
 
 

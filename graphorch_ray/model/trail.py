@@ -29,6 +29,12 @@ class TraceContext(NamedTuple):
     state_chars: int = 0
     log_level: int | None = None
 
+    def next(self, steps: int = 1) -> TraceContext:
+        """The span of an attempt that runs as one of the next on the same worker."""
+        if not self.span_id:
+            return self
+        return self._replace(span_id=(self.span_id + steps) % 2**64 or 1)
+
 
 class SpanRecord(NamedTuple):
     """A span that node code made and ended. Times are Unix nanoseconds, ids are numbers.

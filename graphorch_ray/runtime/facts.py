@@ -26,5 +26,7 @@ def facts_of(
         output_size=message.size if isinstance(message, Done) else 0,
         task_id=pending.call_id() if pending.call_id is not None else None,
         batch_size=pending.batch_size,
+        ran_ahead=pending.ran_ahead,
+        span_id=pending.span_id,
         trail=message.trail if message is not None else None,
     )

@@ -43,7 +43,7 @@ class InlinePool:
         self._driver = DriverSide(context, local=True)
         self._context = context
 
-    def begin_superstep(self, deadline: float | None) -> None:
+    def begin_superstep(self, deadline: float | None, ahead: int) -> None:
         """Remember the deadline (Unix time in seconds, or None)."""
         self._driver.begin_superstep(deadline)
 

@@ -11,7 +11,7 @@ from .handles import CodeShelf
 from .lanes import Pending
 from .payload import Payload
 from .stored import StoredPayload
-from .wire import Item, Job
+from .wire import Item, Job, Track
 
 
 def make_job(
@@ -19,6 +19,7 @@ def make_job(
     shelf: CodeShelf,
     info: Callable[[Launch], ExecutionInfo],
     time_left: float | None,
+    track: Track | None = None,
 ) -> tuple[Job, list[Any]]:
     """Give the job for some attempts, and the references to large states that go with it.
 
@@ -58,4 +59,7 @@ def make_job(
                 trace=launch.trace,
             )
         )
-    return Job(tuple(items), codes, time_left), arguments
+    for step in track.steps.values() if track is not None else ():
+        for key in (step.code, *(router for _, router in step.routers)):
+            codes[key] = shelf.shipped(key)
+    return Job(tuple(items), codes, time_left, track), arguments

@@ -34,6 +34,7 @@ class LaneTable:
         self.share = 1.0
         self._pool = pool
         self._lanes: dict[Any, Lane] = {}
+        self._by_node: dict[str, Lane] = {}
         self._few_async = False
         self._own_task: set[int] = set()  # async functions seen blocking an event loop
 
@@ -49,6 +50,7 @@ class LaneTable:
     def clear(self) -> None:
         """Forget the lanes."""
         self._lanes.clear()
+        self._by_node.clear()
 
     # --- which lane ---------------------------------------------------------------------------
 
@@ -88,12 +90,16 @@ class LaneTable:
 
     def tasks_of(self, node: Node) -> Lane:
         """The lane of tasks with the resources that a node asks for."""
+        known = self._by_node.get(node.node_id)
+        if known is not None:
+            return known
         default = self.share if node.placement == "task" else 0.0
         options = ray_options(node.options, default)
         key = ("task", repr(sorted(options.items(), key=lambda item: item[0])))
         if key not in self._lanes:
             self._lanes[key] = TaskLane(self._pool, request_of(node.options, default), options)
-        return self._lanes[key]
+        lane = self._by_node[node.node_id] = self._lanes[key]
+        return lane
 
     def _model(self, node: Node) -> Lane:
         key = ("model", node.node_id)

@@ -44,6 +44,8 @@ class Pending:
         "node",
         "order",
         "quarantined",
+        "ran_ahead",
+        "span_id",
         "timer",
         "token",
         "where",
@@ -68,6 +70,9 @@ class Pending:
         self.call_id: Callable[[], str] | None = None
         """Gives Ray's id of the call that it travelled in, where the attempt is traced."""
         self.batch_size = 1
+        self.ran_ahead = False
+        self.span_id: int | None = None
+        """The span that it ran in, where that is not the launch's: it ran ahead."""
 
     def anew(self, token: int) -> Pending:
         """The same attempt, to be sent once more: what was sent before is known by its token."""

@@ -35,6 +35,7 @@ class RunContext:
         max_workers: node executions at once, at most.
         deliver: where attempts are reported.
         warn: where a sentence goes that the user should read.
+        superstep_timeout: seconds for each superstep, where it is kept by the real clock.
     """
 
     graph: Graph
@@ -43,6 +44,7 @@ class RunContext:
     max_workers: int
     deliver: Deliver
     warn: Callable[[str], None]
+    superstep_timeout: float | None = None
 
 
 @dataclass(slots=True)
@@ -72,8 +74,13 @@ class Pool(Protocol):
     async def start(self, context: RunContext) -> None:
         """Get ready. Finds requests that can never be met and code that cannot be shipped."""
 
-    def begin_superstep(self, deadline: float | None) -> None:
-        """A superstep begins; `deadline` is Unix time in seconds."""
+    def begin_superstep(self, deadline: float | None, ahead: int) -> None:
+        """A superstep begins.
+
+        Args:
+            deadline: Unix time in seconds.
+            ahead: supersteps after it that may run before the driver has seen its end.
+        """
 
     def launch(self, launches: Sequence[Launch]) -> None:
         """Run these attempts as soon as slots and resources allow, in this order."""

@@ -44,8 +44,10 @@ from .resources import (
 from .states import States, tell_made
 from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
+from .stretch import Stretches
 from .task_lane import TaskLane
-from .wire import Done, Failed, Job, Report
+from .tracks import Tracks
+from .wire import Done, Failed, Job, Report, Track
 
 MACHINE_WAIT_SECONDS = 600.0
 """How long an attempt waits for a machine that an autoscaler could add."""
@@ -82,6 +84,7 @@ class RayPool:
         self._shelf = CodeShelf()
         self._bringing: set[asyncio.Task[None]] = set()
         self._states = States(self._make, self.facts)
+        self.stretches = Stretches(self)
 
     async def start(self, context: RunContext) -> None:
         """Connect, look at the cluster, and refuse what could never run."""
@@ -113,6 +116,7 @@ class RayPool:
         ship_unreachable_modules()
         self._shelf.graph = context.graph
         self._ship(nodes)
+        self.stretches.prepare(Tracks(context.graph, self._shelf))
         self._warn_of_many(nodes, cluster)
 
     def _ship(self, nodes: Iterable[Node]) -> None:
@@ -133,9 +137,10 @@ class RayPool:
                 "are held to that. Waiting is cheaper in async nodes: they share a few processes."
             )
 
-    def begin_superstep(self, deadline: float | None) -> None:
-        """Remember the deadline that `current_execution()` tells."""
+    def begin_superstep(self, deadline: float | None, ahead: int) -> None:
+        """Remember the deadline that `current_execution()` tells, and what may run ahead."""
         self._deadline = deadline
+        self.stretches.begin_superstep(ahead)
         self._driver.begin_superstep(deadline)
         self._stopping = False
 
@@ -143,6 +148,9 @@ class RayPool:
 
     def launch(self, launches: Sequence[Launch]) -> None:
         """Queue attempts in their lanes, and start what may start."""
+        if self.stretches.take(launches):
+            self.pump()
+            return
         self._lanes.expect(map(self._driver.node, launches))
         for launch in launches:
             node = self._driver.node(launch)
@@ -160,13 +168,20 @@ class RayPool:
         self.pump()
 
     def _queue(self, launch: Launch) -> Pending:
-        node = self._driver.node(launch)
-        lane = self._lanes.of(node)
-        pending = Pending(next(self._tokens), launch, node, lane)
+        lane = self._lanes.of(self._driver.node(launch))
+        pending = self.pending(launch, lane)
         lane.queue.append(pending)
         if self._awaits_machine:
             self.later(MACHINE_WAIT_SECONDS, lambda: self._give_up_machine(pending))
         return pending
+
+    def pending(self, launch: Launch, lane: Lane) -> Pending:
+        """What stands for a launch until it is answered."""
+        return Pending(next(self._tokens), launch, self._driver.node(launch), lane)
+
+    def lane_of(self, node: Node) -> Lane:
+        """The lane that a node's attempts go through."""
+        return self._lanes.of(node)
 
     def _give_up_machine(self, pending: Pending) -> None:
         """Fail an attempt that still waits for a machine which nobody has added."""
@@ -215,7 +230,7 @@ class RayPool:
             if lane is None:
                 break
             batch = lane.take()
-            self._active.update((pending.token, pending) for pending in batch)
+            self.carry(batch)
             try:
                 lane.start(batch)
             except Exception as error:
@@ -231,6 +246,10 @@ class RayPool:
             events, self._outbox = self._outbox, []
             self.context.deliver(events)
 
+    def carry(self, batch: Iterable[Pending]) -> None:
+        """These are out from now on."""
+        self._active.update((pending.token, pending) for pending in batch)
+
     def _unsent(self, lane: Lane, failure: Failure) -> None:
         """What a lane had gathered could not be sent."""
         for pending in lane.unsent():
@@ -245,10 +264,12 @@ class RayPool:
             pending.quarantined = True
         self.put_back(batch)
 
-    def job_of(self, pendings: Sequence[Pending]) -> tuple[Job, list[Any]]:
+    def job_of(
+        self, pendings: Sequence[Pending], track: Track | None = None
+    ) -> tuple[Job, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
         left = None if self._deadline is None else self._deadline - time.time()
-        return make_job(pendings, self._shelf, self._driver.info, left)
+        return make_job(pendings, self._shelf, self._driver.info, left, track)
 
     # --- what lanes report --------------------------------------------------------------------
 

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .attempt import CLEANUP_SECONDS
-from .lanes import BLOCKED_GRACE_SECONDS, KILL_SECONDS, Lane, Pending
-from .ray_errors import infrastructure_failure, is_configuration
+from .items import run_items
+from .lanes import Lane, Pending
 from .stream import Stream
-from .wire import Done, Failed, Report, Started, Unstarted
-from .worker import run_items
+from .stretch import Stretch
+from .task_call import TaskCall
 
 if TYPE_CHECKING:
-    import asyncio
-
     from .ray_pool import RayPool
 
 
@@ -24,13 +21,6 @@ def _task() -> Any:
     import ray
 
     return ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items)
-
-
-PROBE_SECONDS = 0.2
-"""How long a function that is not known may run before it counts as long."""
-
-PATIENCE_SECONDS = 1.0
-"""How long a batch may run before a core more is sought: starting a process takes that long."""
 
 
 class TaskLane(Lane):
@@ -78,7 +68,8 @@ class TaskLane(Lane):
         task = self._named.get(node_id)
         if task is None:
             task = self._named[node_id] = _task().options(name=node_id, **self._options)
-        job, arguments = self.pool.job_of(batch)
+        track = self.pool.stretches.track(batch, self)
+        job, arguments = self.pool.job_of(batch, track)
         generator = task.remote(job, *arguments)
         self.pool.ledger.take(self._request)
         self.pool.tasks += 1
@@ -86,7 +77,10 @@ class TaskLane(Lane):
             pending.batch_size = len(batch)
             if pending.launch.trace is not None:
                 pending.call_id = lambda: str(generator._generator_ref.task_id().hex())
-        self.calls.add(TaskCall(self, batch, generator))
+        if track is None:
+            self.calls.add(TaskCall(self, batch, generator))
+        else:
+            self.calls.add(Stretch(self, batch[0], generator))
 
     def give_up(self, pending: Pending) -> None:
         """End an attempt that is out and has not begun, because of its `doom`."""
@@ -105,130 +99,3 @@ class TaskLane(Lane):
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
         return [call.stream for call in self.calls]
-
-
-class TaskCall:
-    """One running (or queued) Ray task, and the attempts in it that have no answer yet."""
-
-    def __init__(self, lane: TaskLane, batch: Sequence[Pending], generator: Any) -> None:
-        self.lane = lane
-        self.is_async = batch[0].node.is_async
-        self._killed = False
-        self._open = {pending.token: pending for pending in batch}
-        self._timing = lane.pool.timings.of(batch[0].node)
-        lane.pool.riders += len(batch) - 1
-        lane.pool.fresh_tasks += 1
-        self._patience: asyncio.TimerHandle | None = lane.pool.later(
-            PATIENCE_SECONDS if self._timing.count else PROBE_SECONDS, self._takes_long
-        )
-        self.stream = Stream(generator, lane.pool.inbox, self._reported, self._ended)
-
-    def _reported(self, report: Report, refs: Sequence[Any]) -> None:
-        following = iter(refs)
-        for message in report.messages:
-            match message:
-                case Started():
-                    self._started(message, report)
-                case Done() | Failed():
-                    own = isinstance(message, Done) and message.payload is None
-                    self._answered(message, report, (next(following),) if own else ())
-                case Unstarted():
-                    self._handed_back(message)
-        if not self._open:  # the last thing that a task says: its process is free now
-            self.lane.over(self)
-        self.lane.pool.pump()
-
-    def _started(self, message: Started, report: Report) -> None:
-        pending = self._open.get(message.token)
-        if pending is None:
-            return
-        pending.where, pending.began = report.where, message.started
-        timeout = pending.node.options.timeout
-        if timeout is not None:
-            if pending.node.is_async:  # it stops itself; this is for when it cannot
-                timeout += CLEANUP_SECONDS + BLOCKED_GRACE_SECONDS
-            pending.timer = self.lane.pool.later(timeout, lambda: self._time_out(pending))
-
-    def _answered(self, message: Done | Failed, report: Report, refs: Sequence[Any]) -> None:
-        pending = self._close(message.token)
-        if pending is None:
-            return
-        pool = self.lane.pool
-        pool.timings.of(pending.node).note(message.ended - message.started)
-        if pending.doom is not None:
-            pool.fail(pending, pending.doom)
-        else:
-            pool.answer(pending, message, report, refs)
-
-    def _handed_back(self, message: Unstarted) -> None:
-        """The batch took longer than was thought: these wait in the queue again."""
-        back = [self._close(token) for token in message.tokens]
-        self.lane.pool.put_back([pending for pending in back if pending is not None])
-
-    def _close(self, token: int) -> Pending | None:
-        """Take an attempt out of the call."""
-        pending = self._open.pop(token, None)
-        if pending is not None and self._open:
-            self.lane.pool.riders -= 1
-        return pending
-
-    def carries(self, pending: Pending) -> bool:
-        """Whether an attempt is in it and has no answer yet."""
-        return pending.token in self._open
-
-    def settle(self) -> None:
-        """It counts no longer among those that may soon be over."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-            self.lane.pool.fresh_tasks -= 1
-
-    def _takes_long(self) -> None:
-        """Its work is not short: do not wait for it any longer."""
-        self.settle()
-        if not self._timing.count:
-            self._timing.note(PROBE_SECONDS)
-        self.lane.pool.pump()
-
-    def _time_out(self, pending: Pending) -> None:
-        pending.timer = None
-        pending.doom = self.lane.pool.timed_out(pending)
-        self.lane.pool.timings.of(pending.node).note(pending.node.options.timeout or 0.0)
-        self.kill()
-
-    def kill(self) -> None:
-        """Kill the process it runs in, or take it from Ray's queue.
-
-        Ray's gentle cancel is of no use: it reports the end at once, while the code goes on.
-        """
-        import ray
-
-        if self in self.lane.calls:
-            self._killed = True
-            ray.cancel(self.stream.generator, force=True)
-            self.lane.pool.later(KILL_SECONDS, lambda: self._ended(None))
-
-    def abandon(self) -> None:
-        """Nobody waits for the answers any more."""
-        for token in list(self._open):
-            self._close(token)
-
-    def _ended(self, error: BaseException | None) -> None:
-        if self not in self.lane.calls:
-            return
-        self.lane.over(self)
-        pool, lost = self.lane.pool, list(self._open.values())
-        self.abandon()
-        if self._killed:  # because of one attempt: the others are no suspects
-            for pending in lost:
-                if pending.doom is not None:
-                    pool.broken(pending, error)
-            pool.again([pending for pending in lost if pending.doom is None])
-        elif len(lost) <= 1 or is_configuration(error):
-            for pending in lost:
-                pool.broken(pending, error)
-        else:
-            # Nobody knows which of them it was: each runs alone next, and is charged if it dies.
-            pool.facts.workers_lost += infrastructure_failure(error).reason != "object_lost"
-            pool.again(lost, suspect=True)
-        pool.pump()

@@ -64,17 +64,46 @@ class Item(NamedTuple):
     trace: TraceContext | None = None
 
 
+class Step(NamedTuple):
+    """A node that may follow another on the same worker, and what is known of what follows it.
+
+    `follows` is the sink of its only edge; None where a router says which sink it is, or where
+    the node has more edges than one, or none.
+    """
+
+    code: str
+    as_list: bool
+    mutable: bool
+    timeout: float | None
+    routers: tuple[tuple[int, str], ...]
+    follows: str | None
+
+
+class Track(NamedTuple):
+    """The way on from a job's only item, for as many supersteps as the driver may be left behind.
+
+    `steps` are the nodes that it may come to, and the first. `superstep_timeout` is in seconds.
+    Each attempt has the token, and the span, after those of the one before it.
+    """
+
+    steps: Mapping[str, Step]
+    limit: int
+    superstep_timeout: float | None
+
+
 class Job(NamedTuple):
     """What one call carries.
 
     `codes` maps keys to node code: a small piece itself, a large one as a reference in a list,
     nested so that Ray fetches it only where it is needed. `time_left` is the superstep's, in
-    seconds: a time of day would mean something else on a machine whose clock is off.
+    seconds: a time of day would mean something else on a machine whose clock is off. With a
+    `track`, what follows the item is run there too.
     """
 
     items: tuple[Item, ...]
     codes: Mapping[str, Shipped | list[Any]]
     time_left: float | None
+    track: Track | None = None
 
 
 class Where(NamedTuple):
@@ -138,13 +167,19 @@ class Unstarted(NamedTuple):
     tokens: tuple[int, ...]
 
 
+class Stopped(NamedTuple):
+    """A track is followed no further: `token` is the last attempt on it that was run."""
+
+    token: int
+
+
 class Cancelled(NamedTuple):
     """A cancel was heard, or (`finished`) all that was cancelled has stopped."""
 
     finished: bool
 
 
-Message = Started | Done | Failed | Unstarted | Blocked | Cancelled
+Message = Started | Done | Failed | Unstarted | Stopped | Blocked | Cancelled
 
 
 class Report(NamedTuple):

@@ -1,38 +1,33 @@
-"""The code Ray runs: one task for sync nodes, one actor for async nodes and models.
+"""The code Ray runs for async nodes and models: many attempts at once on an event loop.
 
-Both answer in the stream of `Report`s that `wire` describes. Neither raises what node code
+It answers in the stream of `Report`s that `wire` describes, and never raises what node code
 raised, so an error that Ray reports is always about the machinery.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from ..model.ai import AIActionBase, ensure_model
 from ..model.nodes import AINode
-from .attempt import Result, Work, run_blocking, run_on_loop
-from .batches import SLICE_SECONDS
+from .attempt import Work, run_on_loop
 from .gather import Gatherer, import_tracing, settle_in
+from .items import codes, where
 from .payload import Payload
 from .threads import DaemonThreads
 from .wire import (
     MESSAGES_PER_REPORT,
     Blocked,
     Cancelled,
-    CodeCache,
     Item,
     Job,
     Message,
     Report,
     Started,
-    Unstarted,
-    Where,
     not_loaded,
     tell,
     work_of,
@@ -40,9 +35,6 @@ from .wire import (
 
 LOOP_CHECK_SECONDS = 0.2
 """How often a worker with attempts in flight looks whether its event loop still answers."""
-
-REPORT_SECONDS = 0.02
-"""How long an answer of a batch may wait for others to leave with."""
 
 UNKNOWN_HOLDER_CHECKS = 10
 """Checks that a loop may miss while nobody can be named before it counts as blocked."""
@@ -52,57 +44,6 @@ _TASK = "graphorch-attempt-"
 
 _WAKE: tuple[Message, Payload | None] = (Cancelled(False), None)
 """Not a message: it only makes `serve` look after the event loop from now on."""
-
-_codes = CodeCache()
-
-
-@cache
-def _where() -> Where:
-    import ray
-
-    return Where(os.getpid(), ray.get_runtime_context().get_node_id())
-
-
-def run_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
-    """Run items one after another; answers leave together every `REPORT_SECONDS`.
-
-    What is announced is reported before it starts, and no answer waits behind it.
-    """
-    settle_in()
-    began = reported = time.monotonic()
-    messages: list[Message] = []
-    payloads: list[Payload] = []
-    for position, item in enumerate(job.items):
-        now = time.monotonic()
-        if position and now - began > SLICE_SECONDS:
-            messages.append(Unstarted(tuple(left.token for left in job.items[position:])))
-            break
-        if item.announce:
-            messages.append(Started(item.token, time.time()))
-        after_announced = position > 0 and job.items[position - 1].announce
-        if item.announce or after_announced or now - reported > REPORT_SECONDS:
-            yield Report(tuple(messages), len(payloads), _where())
-            messages.clear()
-            while payloads:
-                yield payloads.pop(0)
-            reported = time.monotonic()
-        message, payload = tell(item.token, _run_item(item, job, arguments))
-        messages.append(message)
-        if payload is not None:
-            payloads.append(payload)
-            del payload
-    yield Report(tuple(messages), len(payloads), _where())
-    messages.clear()
-    while payloads:
-        yield payloads.pop(0)
-
-
-def _run_item(item: Item, job: Job, arguments: Sequence[Payload]) -> Result:
-    try:
-        work = work_of(item, job, arguments, _codes)
-    except BaseException as error:
-        return not_loaded(error, time.time())
-    return run_blocking(work)
 
 
 def host_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
@@ -138,14 +79,14 @@ class WorkerProcess:
 
     def serve(self) -> Iterator[Report | Payload]:
         """The stream of reports; ends after `close()`."""
-        yield Report((), 0, _where())  # it lives: from here on, a death is somebody's doing
+        yield Report((), 0, where())  # it lives: from here on, a death is somebody's doing
         while True:
             batch = self._next_batch()
             messages = tuple(message for message, _ in batch)
             payloads = [payload for _, payload in batch if payload is not None]
             del batch
             if messages:
-                yield Report(messages, len(payloads), _where())
+                yield Report(messages, len(payloads), where())
                 while payloads:
                     yield payloads.pop(0)
             else:
@@ -263,7 +204,7 @@ class WorkerProcess:
         try:
             with Gatherer(item.trace) as gatherer:
                 try:
-                    work = work_of(item, job, arguments, _codes)
+                    work = work_of(item, job, arguments, codes)
                     await self._build_model(work)
                 except asyncio.CancelledError:
                     raise

@@ -1,0 +1,209 @@
+"""The code Ray runs for sync nodes: a batch one after another, or one node and what follows it.
+
+Both answer in the stream of `Report`s that `wire` describes. Neither raises what node code
+raised, so an error that Ray reports is always about the machinery.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+
+from .attempt import Result, run_blocking
+from .batches import BATCH_SECONDS, SLICE_SECONDS
+from .gather import settle_in
+from .payload import Payload
+from .wire import (
+    CodeCache,
+    Done,
+    Item,
+    Job,
+    Message,
+    Report,
+    Started,
+    Stopped,
+    Track,
+    Unstarted,
+    Where,
+    not_loaded,
+    tell,
+    work_of,
+)
+
+REPORT_SECONDS = 0.02
+"""How long an answer may wait for others to leave with."""
+
+TRACK_SECONDS = 0.5
+"""How long after its start a track is followed to another node."""
+
+codes = CodeCache()
+"""The node code of this process."""
+
+
+@cache
+def where() -> Where:
+    """Tell which process this is."""
+    import ray
+
+    return Where(os.getpid(), ray.get_runtime_context().get_node_id())
+
+
+def run_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+    """Run the items of a job one after another, or follow its track."""
+    settle_in()
+    if job.track is None:
+        yield from _run_batch(job, arguments)
+    else:
+        yield from _Walk(job, job.track, arguments).reports()
+
+
+def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Report | Payload]:
+    """Run items one after another; answers leave together every `REPORT_SECONDS`.
+
+    What is announced is reported before it starts, and no answer waits behind it.
+    """
+    began = reported = time.monotonic()
+    messages: list[Message] = []
+    payloads: list[Payload] = []
+    for position, item in enumerate(job.items):
+        now = time.monotonic()
+        if position and now - began > SLICE_SECONDS:
+            messages.append(Unstarted(tuple(left.token for left in job.items[position:])))
+            break
+        if item.announce:
+            messages.append(Started(item.token, time.time()))
+        after_announced = position > 0 and job.items[position - 1].announce
+        if item.announce or after_announced or now - reported > REPORT_SECONDS:
+            yield Report(tuple(messages), len(payloads), where())
+            messages.clear()
+            while payloads:
+                yield payloads.pop(0)
+            reported = time.monotonic()
+        message, payload = tell(item.token, _run_item(item, job, arguments))
+        messages.append(message)
+        if payload is not None:
+            payloads.append(payload)
+            del payload
+    yield Report(tuple(messages), len(payloads), where())
+    messages.clear()
+    while payloads:
+        yield payloads.pop(0)
+
+
+def _run_item(item: Item, job: Job, arguments: Sequence[Payload]) -> Result:
+    try:
+        work = work_of(item, job, arguments, codes)
+    except BaseException as error:
+        return not_loaded(error, time.time())
+    return run_blocking(work)
+
+
+class _Walk:
+    """Follows a track: each superstep has one node, and its state is the next one's.
+
+    Node code runs in a thread of its own, so that reports leave while it runs: if one of the
+    nodes hangs or kills the process, the driver knows those before it.
+    """
+
+    def __init__(self, job: Job, track: Track, arguments: Sequence[Payload]) -> None:
+        self._job = job
+        self._track = track
+        self._arguments = arguments
+        self._said: queue.SimpleQueue[tuple[tuple[Message, ...], Payload | None]]
+        self._said = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._broke: BaseException | None = None
+
+    def reports(self) -> Iterator[Report | Payload]:
+        """Start, and report every `REPORT_SECONDS` what there is."""
+        threading.Thread(target=self._work, name="graphorch-track", daemon=True).start()
+        over = False
+        while not over:
+            over = self._over.wait(REPORT_SECONDS)
+            said = [self._said.get() for _ in range(self._said.qsize())]
+            if said:
+                payloads = [payload for _, payload in said if payload is not None]
+                messages = tuple(message for together, _ in said for message in together)
+                yield Report(messages, len(payloads), where())
+                del said
+                while payloads:
+                    yield payloads.pop(0)
+        if self._broke is not None:
+            raise self._broke
+
+    def _work(self) -> None:
+        try:
+            self._follow()
+        except BaseException as error:
+            self._broke = error
+        finally:
+            self._over.set()
+
+    def _follow(self) -> None:
+        began = time.monotonic()
+        track, job = self._track, self._job
+        item = job.items[0]
+        last = item.token + track.limit
+        node_id = item.info.running_node_id
+        while True:
+            if item.announce:
+                self._said.put(((Started(item.token, time.time()),), None))
+            message, payload = tell(item.token, _run_item(item, job, self._arguments))
+            onward = None
+            if time.monotonic() - began < TRACK_SECONDS and item.token < last:
+                onward = self._next(node_id, message)
+            if onward is None:
+                self._said.put(((message, Stopped(item.token)), payload))
+                return
+            self._said.put(((message,), payload))
+            node_id, state = onward
+            item = self._item(item, node_id, state)
+            job = job._replace(time_left=track.superstep_timeout)
+
+    def _next(self, node_id: str, message: Message) -> tuple[str, Payload] | None:
+        """The node that is active in the next superstep, and its state, if it is to run here.
+
+        What is long runs by itself, and a large state is worth a call of its own.
+        """
+        if not isinstance(message, Done) or message.payload is None:
+            return None
+        if message.ended - message.started > BATCH_SECONDS:
+            return None
+        step = self._track.steps[node_id]
+        sink = step.follows
+        if sink is None and len(message.routes) == 1:
+            (route,) = message.routes.values()
+            sink = route if isinstance(route, str) else None
+        if sink is None or sink not in self._track.steps:
+            return None
+        return sink, message.payload
+
+    def _item(self, before: Item, node_id: str, state: Payload) -> Item:
+        step = self._track.steps[node_id]
+        return Item(
+            token=before.token + 1,
+            code=step.code,
+            inputs=(state,),
+            as_list=step.as_list,
+            mutable=step.mutable,
+            is_async=False,
+            timeout=step.timeout,
+            routers=step.routers,
+            info=replace(
+                before.info,
+                superstep=before.info.superstep + 1,
+                index=0,
+                node_id=node_id,
+                running_node_id=node_id,
+                role="node",
+                attempt=0,
+                rerun=0,
+            ),
+            announce=step.timeout is not None,
+            trace=before.trace and before.trace.next(),
+        )
