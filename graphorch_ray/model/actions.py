@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, Unpack, overload
 
@@ -196,18 +194,8 @@ def router_placement_of(func: object) -> RouterPlacement:
     return "worker" if getattr(func, _PLACEMENT, "driver") == "worker" else "driver"
 
 
-_coroutine_functions: weakref.WeakKeyDictionary[types.FunctionType, bool] = (
-    weakref.WeakKeyDictionary()
-)
-
-
 def is_async_callable(func: object) -> bool:
     """Say whether calling ``func`` gives an awaitable, as far as can be told without a call."""
-    if isinstance(func, types.FunctionType):  # asked several times for each execution
-        known = _coroutine_functions.get(func)
-        if known is None:
-            known = _coroutine_functions[func] = inspect.iscoroutinefunction(func)
-        return known
     if inspect.iscoroutinefunction(func):
         return True
     if isinstance(func, functools.partial):

@@ -175,6 +175,8 @@ class Node(ABC):
 class ActionNode(Node):
     """What the library's own kinds of node share: one function that does the work."""
 
+    _asked: tuple[object, bool] = (None, False)
+
     @property
     def _action(self) -> Callable[[Any], Any]:
         raise NotImplementedError
@@ -199,9 +201,12 @@ class ActionNode(Node):
     @property
     def is_async(self) -> bool:
         """Whether :meth:`call` gives an awaitable."""
-        if self._own_execute:
-            return inspect.iscoroutinefunction(self.execute)
-        return is_async_callable(self._action)
+        action = self._action
+        if self._asked[0] is not action:  # asked several times for each execution
+            own = self._own_execute
+            answer = inspect.iscoroutinefunction(self.execute) if own else is_async_callable(action)
+            self._asked = (action, answer)
+        return self._asked[1]
 
     @property
     def placement(self) -> Placement:

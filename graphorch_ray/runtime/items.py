@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 
 from .attempt import Result, run_blocking
@@ -23,6 +22,7 @@ from .wire import (
     Done,
     Item,
     Job,
+    Kind,
     Message,
     Report,
     Started,
@@ -70,22 +70,24 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Report | Payl
     began = reported = time.monotonic()
     messages: list[Message] = []
     payloads: list[Payload] = []
+    after_announced = False
     for position, item in enumerate(job.items):
-        now = time.monotonic()
+        kind, now = job.kinds[item.kind], time.monotonic()
+        announced = kind.timeout is not None
         if position and now - began > SLICE_SECONDS:
             messages.append(Unstarted(tuple(left.token for left in job.items[position:])))
             break
-        if item.announce:
+        if announced:
             messages.append(Started(item.token, time.time()))
-        after_announced = position > 0 and job.items[position - 1].announce
-        if item.announce or after_announced or now - reported > REPORT_SECONDS:
+        if announced or after_announced or now - reported > REPORT_SECONDS:
             yield Report(tuple(messages), len(payloads), where())
             messages.clear()
             while payloads:
                 yield payloads.pop(0)
             reported = time.monotonic()
-        message, payload = tell(item.token, _run_item(item, job, arguments))
+        message, payload = tell(item.token, _run_item(item, kind, job, arguments))
         messages.append(message)
+        after_announced = announced
         if payload is not None:
             payloads.append(payload)
             del payload
@@ -95,9 +97,9 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Report | Payl
         yield payloads.pop(0)
 
 
-def _run_item(item: Item, job: Job, arguments: Sequence[Payload]) -> Result:
+def _run_item(item: Item, kind: Kind, job: Job, arguments: Sequence[Payload]) -> Result:
     try:
-        work = work_of(item, job, arguments, codes)
+        work = work_of(item, kind, job, arguments, codes)
     except BaseException as error:
         return not_loaded(error, time.time())
     return run_blocking(work)
@@ -148,21 +150,33 @@ class _Walk:
         began = time.monotonic()
         track, job = self._track, self._job
         item = job.items[0]
-        last = item.token + track.limit
-        node_id = item.info.running_node_id
+        kind, last = job.kinds[item.kind], item.token + track.limit
         while True:
-            if item.announce:
+            if kind.timeout is not None:
                 self._said.put(((Started(item.token, time.time()),), None))
-            message, payload = tell(item.token, _run_item(item, job, self._arguments))
+            message, payload = tell(item.token, _run_item(item, kind, job, self._arguments))
             onward = None
             if time.monotonic() - began < TRACK_SECONDS and item.token < last:
-                onward = self._next(node_id, message)
+                onward = self._next(item.node_id, message)
             if onward is None:
                 self._said.put(((message, Stopped(item.token)), payload))
                 return
             self._said.put(((message,), payload))
             node_id, state = onward
-            item = self._item(item, node_id, state)
+            kind = track.steps[node_id].kind
+            item = Item(
+                token=item.token + 1,
+                kind=0,
+                inputs=(state,),
+                trace=item.trace and item.trace.next(),
+                superstep=item.superstep + 1,
+                execution=0,
+                node_id=node_id,
+                running_node_id=node_id,
+                role="node",
+                attempt=0,
+                rerun=0,
+            )
             job = job._replace(time_left=track.superstep_timeout)
 
     def _next(self, node_id: str, message: Message) -> tuple[str, Payload] | None:
@@ -182,28 +196,3 @@ class _Walk:
         if sink is None or sink not in self._track.steps:
             return None
         return sink, message.payload
-
-    def _item(self, before: Item, node_id: str, state: Payload) -> Item:
-        step = self._track.steps[node_id]
-        return Item(
-            token=before.token + 1,
-            code=step.code,
-            inputs=(state,),
-            as_list=step.as_list,
-            mutable=step.mutable,
-            is_async=False,
-            timeout=step.timeout,
-            routers=step.routers,
-            info=replace(
-                before.info,
-                superstep=before.info.superstep + 1,
-                index=0,
-                node_id=node_id,
-                running_node_id=node_id,
-                role="node",
-                attempt=0,
-                rerun=0,
-            ),
-            announce=step.timeout is not None,
-            trace=before.trace and before.trace.next(),
-        )

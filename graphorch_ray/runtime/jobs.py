@@ -2,64 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..model.attempt import Launch
-from .context import ExecutionInfo
+from ..model.edges import ConditionalEdge
+from ..model.nodes import Node
 from .handles import CodeShelf
 from .lanes import Pending
 from .payload import Payload
+from .pool import RunContext
 from .stored import StoredPayload
-from .wire import Item, Job, Track
+from .wire import Item, Job, Kind, Track
 
 
-def make_job(
-    pendings: Sequence[Pending],
-    shelf: CodeShelf,
-    info: Callable[[Launch], ExecutionInfo],
-    time_left: float | None,
-    track: Track | None = None,
-) -> tuple[Job, list[Any]]:
-    """Give the job for some attempts, and the references to large states that go with it.
+class JobWriter:
+    """Writes the jobs of one run.
 
-    A state that several of them share goes along once.
+    Args:
+        context: the run.
+        shelf: where its code is.
     """
-    arguments: list[Any] = []
-    positions: dict[int, int] = {}
-    codes: dict[str, Any] = {}
-    items: list[Item] = []
-    for pending in pendings:
-        launch, options = pending.launch, pending.node.options
-        inputs: list[Payload | StoredPayload | int] = []
-        for handle in launch.states:
-            if (at_hand := handle.input) is not None:
-                inputs.append(at_hand)
-                continue
-            position = positions.setdefault(id(handle), len(arguments))
-            if position == len(arguments):
-                arguments.append(handle.ref)
-            inputs.append(position)
-        code = shelf.node(launch.node_id)
-        routers = tuple((edge, shelf.router(launch.owner_id, edge)) for edge in launch.worker_edges)
-        for key in (code, *(router for _, router in routers)):
-            codes[key] = shelf.shipped(key)
-        items.append(
-            Item(
-                token=pending.token,
-                code=code,
-                inputs=tuple(inputs),
-                as_list=launch.as_list,
-                mutable=options.mutable,
-                is_async=pending.node.is_async,
-                timeout=options.timeout,
-                routers=routers,
-                info=info(launch),
-                announce=options.timeout is not None,
-                trace=launch.trace,
+
+    def __init__(self, context: RunContext, shelf: CodeShelf) -> None:
+        self._context = context
+        self._shelf = shelf
+        self._kinds: dict[tuple[str, str], Kind] = {}
+
+    def job(
+        self, pendings: Sequence[Pending], time_left: float | None, track: Track | None = None
+    ) -> tuple[Job, list[Any]]:
+        """Give the job for some attempts, and the references to large states that go with it.
+
+        A state that several of them share goes along once.
+        """
+        arguments: list[Any] = []
+        positions: dict[int, int] = {}
+        kinds: dict[Kind, int] = {}
+        items: list[Item] = []
+        for pending in pendings:
+            launch = pending.launch
+            inputs: list[Payload | StoredPayload | int] = []
+            for handle in launch.states:
+                if (at_hand := handle.input) is not None:
+                    inputs.append(at_hand)
+                    continue
+                position = positions.setdefault(id(handle), len(arguments))
+                if position == len(arguments):
+                    arguments.append(handle.ref)
+                inputs.append(position)
+            _, superstep, execution, role, attempt, rerun = launch.key
+            items.append(
+                Item(
+                    pending.token,
+                    kinds.setdefault(self.kind(pending.node, launch.owner_id), len(kinds)),
+                    tuple(inputs),
+                    launch.trace,
+                    superstep,
+                    execution,
+                    launch.owner_id,
+                    launch.node_id,
+                    role,
+                    attempt,
+                    rerun,
+                )
             )
+        context = self._context
+        needed = [*kinds, *(step.kind for step in track.steps.values())] if track else kinds
+        job = Job(
+            context.run_id,
+            context.graph.name or "",
+            context.branch(),
+            tuple(items),
+            tuple(kinds),
+            self._codes(needed),
+            time_left,
+            track,
         )
-    for step in track.steps.values() if track is not None else ():
-        for key in (step.code, *(router for _, router in step.routers)):
-            codes[key] = shelf.shipped(key)
-    return Job(tuple(items), codes, time_left, track), arguments
+        return job, arguments
+
+    def kind(self, node: Node, owner_id: str) -> Kind:
+        """What the items of a node share, where it stands in its own place or for another."""
+        known = self._kinds.get((node.node_id, owner_id))
+        if known is None:
+            graph, options = self._context.graph, node.options
+            known = self._kinds[node.node_id, owner_id] = Kind(
+                self._shelf.node(node.node_id),
+                graph.nodes[owner_id].is_aggregator,
+                options.mutable,
+                node.is_async,
+                options.timeout,
+                tuple(
+                    (position, self._shelf.router(owner_id, position))
+                    for position, edge in enumerate(graph.edges_from(owner_id))
+                    if isinstance(edge, ConditionalEdge) and edge.router_placement == "worker"
+                ),
+            )
+        return known
+
+    def _codes(self, kinds: Iterable[Kind]) -> dict[str, Any]:
+        keys = {key for kind in kinds for key in (kind.code, *(key for _, key in kind.routers))}
+        return {key: self._shelf.shipped(key) for key in keys}

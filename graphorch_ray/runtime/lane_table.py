@@ -35,6 +35,7 @@ class LaneTable:
         self._pool = pool
         self._lanes: dict[Any, Lane] = {}
         self._by_node: dict[str, Lane] = {}
+        self._by_options: dict[tuple[float, int], Lane] = {}  # nodes of a function share theirs
         self._few_async = False
         self._own_task: set[int] = set()  # async functions seen blocking an event loop
 
@@ -51,6 +52,7 @@ class LaneTable:
         """Forget the lanes."""
         self._lanes.clear()
         self._by_node.clear()
+        self._by_options.clear()
 
     # --- which lane ---------------------------------------------------------------------------
 
@@ -59,7 +61,7 @@ class LaneTable:
 
         Async ones that are few go to Ray's idle processes, which is quicker than a new worker.
         """
-        coming = sum(1 for node in nodes if node.placement == "async")
+        coming = sum(1 for node in nodes if node.is_async and node.placement == "async")
         lane = self._lanes.get("async")
         kept = isinstance(lane, WorkerLane) and (
             lane.queue or any(worker.takes_more for worker in lane.workers)
@@ -68,12 +70,17 @@ class LaneTable:
 
     def of(self, node: Node) -> Lane:
         """The lane that a node's attempts go through."""
+        if (known := self._by_node.get(node.node_id)) is not None:
+            return known
         placement = node.placement
+        if placement == "task":
+            lane = self._by_node[node.node_id] = self.tasks_of(node)
+            return lane
         if placement == "model":
             return self._model(node)
         if placement == "driver":
             return self._lanes.setdefault("driver", DriverLane(self._pool))
-        if placement == "task" or self._few_async or self.has_own_task(node):
+        if self._few_async or self.has_own_task(node):
             return self.tasks_of(node)
         if "async" not in self._lanes:
             self._lanes["async"] = WorkerLane(
@@ -90,15 +97,15 @@ class LaneTable:
 
     def tasks_of(self, node: Node) -> Lane:
         """The lane of tasks with the resources that a node asks for."""
-        known = self._by_node.get(node.node_id)
+        default = self.share if node.placement == "task" else 0.0
+        known = self._by_options.get((default, id(node.options)))
         if known is not None:
             return known
-        default = self.share if node.placement == "task" else 0.0
         options = ray_options(node.options, default)
         key = ("task", repr(sorted(options.items(), key=lambda item: item[0])))
         if key not in self._lanes:
             self._lanes[key] = TaskLane(self._pool, request_of(node.options, default), options)
-        lane = self._by_node[node.node_id] = self._lanes[key]
+        lane = self._by_options[default, id(node.options)] = self._lanes[key]
         return lane
 
     def _model(self, node: Node) -> Lane:

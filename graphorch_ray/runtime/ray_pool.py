@@ -24,7 +24,7 @@ from .driver import DriverSide, Inputs
 from .facts import facts_of
 from .failures import capture, unpack
 from .handles import CodeShelf, StateHandle
-from .jobs import make_job
+from .jobs import JobWriter
 from .lane_table import LaneTable
 from .lanes import KILL_SECONDS, Lane, Pending
 from .modules import ship_unreachable_modules
@@ -115,18 +115,16 @@ class RayPool:
         self.ledger = Ledger([*cluster, *to_come])
         ship_unreachable_modules()
         self._shelf.graph = context.graph
+        self._writer = JobWriter(context, self._shelf)
         self._ship(nodes)
-        self.stretches.prepare(Tracks(context.graph, self._shelf))
+        self.stretches.prepare(Tracks(context.graph, self._writer))
         self._warn_of_many(nodes, cluster)
 
     def _ship(self, nodes: Iterable[Node]) -> None:
         """Pickle all node code now, so that what cannot travel is known before work starts."""
         for node in nodes:
             if node.placement != "driver":
-                self._shelf.node(node.node_id)
-            for position, edge in enumerate(self.context.graph.edges_from(node.node_id)):
-                if getattr(edge, "router_placement", "driver") == "worker":
-                    self._shelf.router(node.node_id, position)
+                self._writer.kind(node, node.node_id)
 
     def _warn_of_many(self, nodes: Sequence[Node], cluster: Sequence[Machine]) -> None:
         tasks = sum(1 for node in nodes if node.placement == "task")
@@ -269,7 +267,7 @@ class RayPool:
     ) -> tuple[Job, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
         left = None if self._deadline is None else self._deadline - time.time()
-        return make_job(pendings, self._shelf, self._driver.info, left, track)
+        return self._writer.job(pendings, left, track)
 
     # --- what lanes report --------------------------------------------------------------------
 

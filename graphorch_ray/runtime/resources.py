@@ -144,11 +144,13 @@ def check_possible(
     """
     waiting: list[str] = []
     checked: set[tuple[Any, ...]] = set()
+    seen: set[tuple[Any, ...]] = set()
     for node in nodes:
-        if node.placement == "driver":
+        placement, options = node.placement, node.options
+        if placement == "driver" or (placement, id(options)) in seen:
             continue
-        options = node.options
-        own_cpus = default_cpus if node.placement == "task" else 0.0
+        seen.add((placement, id(options)))  # nodes of one function share theirs
+        own_cpus = default_cpus if placement == "task" else 0.0
         request = request_of(options, own_cpus)
         labels = dict(options.label_selector or {})
         shape = (tuple(sorted(request.items())), tuple(sorted(labels.items())))

@@ -59,7 +59,7 @@ class TaskLane(Lane):
 
     def take(self) -> list[Pending]:
         """What starts next, out of the queue: one attempt, or a batch of short ones."""
-        slots = min(self.pool.context.max_workers, self.pool.process_limit)
+        slots = min(self.pool.context.max_workers, self.pool.process_limit, self.pool.cores)
         return self.pool.timings.take(self.queue, slots)
 
     def start(self, batch: Sequence[Pending]) -> None:

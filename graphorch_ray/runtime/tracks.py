@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..model.edges import ConcreteEdge, ConditionalEdge
 from ..model.graph import Graph
 from ..model.nodes import Node
-from .handles import CodeShelf
+from .jobs import JobWriter
 from .wire import Step
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ class Tracks:
 
     Args:
         graph: the graph.
-        shelf: where its code is.
+        writer: knows how its nodes are run.
     """
 
-    def __init__(self, graph: Graph, shelf: CodeShelf) -> None:
+    def __init__(self, graph: Graph, writer: JobWriter) -> None:
         self._graph = graph
-        self._shelf = shelf
+        self._writer = writer
         self._steps: dict[str, Step] = {}
 
     def of(self, node: Node, may_follow: Callable[[Node], bool]) -> dict[str, Step] | None:
@@ -69,19 +69,10 @@ class Tracks:
     def _step(self, node_id: str) -> Step:
         step = self._steps.get(node_id)
         if step is None:
-            node = self._graph.nodes[node_id]
             edges = self._graph.edges_from(node_id)
             only = edges[0] if len(edges) == 1 else None
             step = self._steps[node_id] = Step(
-                self._shelf.node(node_id),
-                node.is_aggregator,
-                node.options.mutable,
-                node.options.timeout,
-                tuple(
-                    (position, self._shelf.router(node_id, position))
-                    for position, edge in enumerate(edges)
-                    if getattr(edge, "router_placement", "driver") == "worker"
-                ),
+                self._writer.kind(self._graph.nodes[node_id], node_id),
                 only.sink.node_id if isinstance(only, ConcreteEdge) else None,
             )
         return step

@@ -11,11 +11,10 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from ..errors import SerializationError
-from ..model.attempt import Failure
+from ..model.attempt import Failure, Role
 from ..model.trail import TraceContext, Trail
 from .attempt import Code, Result, Work
 from .context import ExecutionInfo
@@ -45,23 +44,39 @@ class Shipped(NamedTuple):
     import_path: tuple[str, ...]
 
 
-class Item(NamedTuple):
-    """One attempt to run.
+class Kind(NamedTuple):
+    """What many items share: the code to run, and how.
 
-    `inputs` are payloads (here or in the vault), or positions among the call's arguments.
+    `code` and the routers are keys; a router has its edge's position.
     """
 
-    token: int
     code: str
-    inputs: tuple[Payload | StoredPayload | int, ...]
     as_list: bool
     mutable: bool
     is_async: bool
     timeout: float | None
     routers: tuple[tuple[int, str], ...]
-    info: ExecutionInfo
-    announce: bool
-    trace: TraceContext | None = None
+
+
+class Item(NamedTuple):
+    """One attempt to run.
+
+    `kind` is a position among the job's. `inputs` are payloads (here or in the vault), or
+    positions among the call's arguments. From `superstep` on it says which execution this is, as
+    `ExecutionInfo` does.
+    """
+
+    token: int
+    kind: int
+    inputs: tuple[Payload | StoredPayload | int, ...]
+    trace: TraceContext | None
+    superstep: int
+    execution: int
+    node_id: str
+    running_node_id: str
+    role: Role
+    attempt: int
+    rerun: int
 
 
 class Step(NamedTuple):
@@ -71,11 +86,7 @@ class Step(NamedTuple):
     the node has more edges than one, or none.
     """
 
-    code: str
-    as_list: bool
-    mutable: bool
-    timeout: float | None
-    routers: tuple[tuple[int, str], ...]
+    kind: Kind
     follows: str | None
 
 
@@ -97,10 +108,14 @@ class Job(NamedTuple):
     `codes` maps keys to node code: a small piece itself, a large one as a reference in a list,
     nested so that Ray fetches it only where it is needed. `time_left` is the superstep's, in
     seconds: a time of day would mean something else on a machine whose clock is off. With a
-    `track`, what follows the item is run there too.
+    `track`, what follows the only item is run there too.
     """
 
+    run_id: str
+    graph_name: str
+    branch: str
     items: tuple[Item, ...]
+    kinds: tuple[Kind, ...]
     codes: Mapping[str, Shipped | list[Any]]
     time_left: float | None
     track: Track | None = None
@@ -262,17 +277,32 @@ class CodeCache:
         return code
 
 
-def work_of(item: Item, job: Job, arguments: Sequence[Payload], cache: CodeCache) -> Work:
+def work_of(
+    item: Item, kind: Kind, job: Job, arguments: Sequence[Payload], cache: CodeCache
+) -> Work:
     """Load all that an item needs."""
+    info = ExecutionInfo(
+        run_id=job.run_id,
+        graph_name=job.graph_name,
+        branch=job.branch,
+        superstep=item.superstep,
+        index=item.execution,
+        node_id=item.node_id,
+        running_node_id=item.running_node_id,
+        role=item.role,
+        attempt=item.attempt,
+        rerun=item.rerun,
+        deadline=None if job.time_left is None else time.time() + job.time_left,
+    )
     return Work(
-        cache.load(item.code, job.codes),
+        cache.load(kind.code, job.codes),
         [arguments[i] if isinstance(i, int) else i for i in item.inputs],
-        item.as_list,
-        item.mutable,
-        item.is_async,
-        replace(item.info, deadline=None if job.time_left is None else time.time() + job.time_left),
-        item.timeout,
-        {edge: cache.load(key, job.codes) for edge, key in item.routers},
+        kind.as_list,
+        kind.mutable,
+        kind.is_async,
+        info,
+        kind.timeout,
+        {edge: cache.load(key, job.codes) for edge, key in kind.routers},
         trace=item.trace,
     )
 

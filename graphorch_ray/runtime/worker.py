@@ -201,17 +201,18 @@ class WorkerProcess:
         self._starting = False
 
     async def _run(self, item: Item, job: Job, arguments: Sequence[Payload]) -> None:
+        kind = job.kinds[item.kind]
         try:
             with Gatherer(item.trace) as gatherer:
                 try:
-                    work = work_of(item, job, arguments, codes)
+                    work = work_of(item, kind, job, arguments, codes)
                     await self._build_model(work)
                 except asyncio.CancelledError:
                     raise
                 except BaseException as error:
                     result = not_loaded(error, time.time())
                 else:
-                    if item.announce:
+                    if kind.timeout is not None:
                         self._out.put((Started(item.token, time.time()), None))
                     result = await run_on_loop(work, self._threads, gatherer=gatherer)
             self._abandoned |= result.abandoned
