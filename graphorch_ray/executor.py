@@ -25,7 +25,7 @@ from .model.graph import Graph
 from .policies import OnMultipleStates, RetryPolicy
 from .restoring import check_options, data_of, say_created, stand_at
 from .run import Run
-from .runtime import ActiveStates, Backend, make_pool
+from .runtime import ActiveStates, Backend, PoolKind, make_pool
 from .state import State
 from .telemetry import (
     Event,
@@ -60,6 +60,9 @@ class GraphExecutor:
         on_multiple_states: what to do where several states arrive at a node that takes one:
             ``"first"`` uses the first and warns, ``"each"`` runs the node once for each,
             ``"error"`` fails the run.
+        pool: what sync nodes run in on Ray: ``"tasks"``, one after another in whatever process is
+            free; ``"actors"``, warm workers that are kept for the run and answer quicker;
+            ``"auto"`` (default) starts one of those where a run does nothing but wait for tasks.
         infrastructure_retries: re-runs of one node execution for what is not its fault (a lost
             worker, machine or object). 3 rides out a lost machine, and stops what kills its
             worker every time.
@@ -99,6 +102,7 @@ class GraphExecutor:
         *,
         backend: Backend | None = None,
         on_multiple_states: OnMultipleStates = "first",
+        pool: PoolKind = "auto",
         infrastructure_retries: int = 3,
         clock: Clock | None = None,
         **settings: Unpack[CheckpointSettings],
@@ -113,6 +117,7 @@ class GraphExecutor:
         if retry_policy is not None:
             check("retry_policy", retry_policy, RetryPolicy, "a RetryPolicy or None")
         check_choice("on_multiple_states", on_multiple_states, get_args(OnMultipleStates))
+        check_choice("pool", pool, get_args(PoolKind))
         backend = backend or os.environ.get("GRAPHORCH_BACKEND", "").strip() or "ray"  # type: ignore[assignment]
         check_choice("backend (or GRAPHORCH_BACKEND)", backend, get_args(Backend))
         check_settings(settings)
@@ -126,6 +131,7 @@ class GraphExecutor:
         self.allow_fallback_from_checkpoint = allow_fallback_from_checkpoint
         self.backend: Backend = backend  # type: ignore[assignment]
         self.on_multiple_states: OnMultipleStates = on_multiple_states
+        self.pool: PoolKind = pool
         self.infrastructure_retries = infrastructure_retries
         self.run_id = uuid.uuid4().hex
         self.branch = "main"

@@ -95,6 +95,7 @@ class Run:
                     deliver=self._deliver,
                     warn=self._warn,
                     superstep_timeout=self._timeout if self._clock.real else None,
+                    pool=executor.pool,
                 )
             )
             unrecorded = False

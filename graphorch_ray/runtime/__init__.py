@@ -8,7 +8,7 @@ from .active import ActiveStates
 from .attempt import CLEANUP_SECONDS
 from .context import ExecutionInfo, current_execution
 from .inline import InlinePool
-from .pool import Pool, PoolFacts, RunContext
+from .pool import Pool, PoolFacts, PoolKind, RunContext
 from .stored import StoredPayload
 
 Backend = Literal["ray", "inline"]
@@ -31,6 +31,7 @@ __all__ = [
     "InlinePool",
     "Pool",
     "PoolFacts",
+    "PoolKind",
     "RunContext",
     "StoredPayload",
     "current_execution",

@@ -84,6 +84,10 @@ class Timings:
         """Whether a node's function is short, or not known to be anything else."""
         return self.of(node).seconds < SHORT_SECONDS
 
+    def is_short(self, node: Node) -> bool:
+        """Whether a node's function is known, and short."""
+        return self.of(node).count > 0 and self.may_be_short(node)
+
     def take(self, queue: deque[Pending], slots: int) -> list[Pending]:
         """Take what travels together next from a queue, the oldest first.
 

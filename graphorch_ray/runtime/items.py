@@ -24,14 +24,15 @@ from .wire import (
     Job,
     Kind,
     Message,
-    Report,
     Started,
     Stopped,
     Track,
     Unstarted,
     Where,
     not_loaded,
+    report,
     tell,
+    unpacked,
     work_of,
 )
 
@@ -53,16 +54,40 @@ def where() -> Where:
     return Where(os.getpid(), ray.get_runtime_context().get_node_id())
 
 
-def run_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+def run_items(sent: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
     """Run the items of a job one after another, or follow its track."""
     settle_in()
+    job: Job = unpacked(sent)
     if job.track is None:
         yield from _run_batch(job, arguments)
     else:
         yield from _Walk(job, job.track, arguments).reports()
 
 
-def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Report | Payload]:
+class WarmProcess:
+    """Runs jobs one after another, in an actor that is kept."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Job | bytes, tuple[Payload, ...]]] = queue.SimpleQueue()
+
+    def submit(self, job: Job | bytes, *arguments: Payload) -> None:
+        """Take a job."""
+        self._jobs.put((job, arguments))
+
+    def post(self, job: Job | bytes) -> None:
+        """Take a job whose sender does not wait to hear that it has arrived."""
+        self.submit(job)
+
+    def serve(self) -> Iterator[bytes | Payload]:
+        """Run what is submitted, until the process is ended. Says first that it lives."""
+        yield report((), 0, where())
+        while True:
+            job, arguments = self._jobs.get()
+            yield from run_items(job, *arguments)
+            del job, arguments
+
+
+def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Payload]:
     """Run items one after another; answers leave together every `REPORT_SECONDS`.
 
     What is announced is reported before it starts, and no answer waits behind it.
@@ -80,7 +105,7 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Report | Payl
         if announced:
             messages.append(Started(item.token, time.time()))
         if announced or after_announced or now - reported > REPORT_SECONDS:
-            yield Report(tuple(messages), len(payloads), where())
+            yield report(messages, len(payloads), where())
             messages.clear()
             while payloads:
                 yield payloads.pop(0)
@@ -91,7 +116,7 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Report | Payl
         if payload is not None:
             payloads.append(payload)
             del payload
-    yield Report(tuple(messages), len(payloads), where())
+    yield report(messages, len(payloads), where())
     messages.clear()
     while payloads:
         yield payloads.pop(0)
@@ -121,7 +146,7 @@ class _Walk:
         self._over = threading.Event()
         self._broke: BaseException | None = None
 
-    def reports(self) -> Iterator[Report | Payload]:
+    def reports(self) -> Iterator[bytes | Payload]:
         """Start, and report every `REPORT_SECONDS` what there is."""
         threading.Thread(target=self._work, name="graphorch-track", daemon=True).start()
         over = False
@@ -131,7 +156,7 @@ class _Walk:
             if said:
                 payloads = [payload for _, payload in said if payload is not None]
                 messages = tuple(message for together, _ in said for message in together)
-                yield Report(messages, len(payloads), where())
+                yield report(messages, len(payloads), where())
                 del said
                 while payloads:
                     yield payloads.pop(0)

@@ -48,8 +48,10 @@ class LaneTable:
         lanes = (lane for lane in self if isinstance(lane, WorkerLane))
         return [worker for lane in lanes for worker in lane.workers]
 
-    def clear(self) -> None:
-        """Forget the lanes."""
+    def close(self) -> None:
+        """End every worker, and forget the lanes."""
+        for lane in self:
+            lane.close()
         self._lanes.clear()
         self._by_node.clear()
         self._by_options.clear()

@@ -122,6 +122,9 @@ class Lane(ABC):
         """Give back what is held but not in use; say whether that was anything."""
         return False
 
+    def close(self) -> None:  # noqa: B027 - most lanes keep nothing
+        """End what is kept for later."""
+
     def give_up(self, pending: Pending) -> None:  # noqa: B027 - what runs in the driver, runs
         """End an attempt that is out and has not begun, because of its `doom`."""
 

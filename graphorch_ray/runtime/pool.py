@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..model.attempt import AttemptEvent, Failure, Launch, StateHandle
 from ..model.edges import ConditionalEdge
 from ..model.graph import Graph
 from ..state import State
 from .stored import Stored, StoredPayload, Vault
+
+PoolKind = Literal["auto", "tasks", "actors"]
+"""What sync nodes run in: Ray tasks, warm workers that are kept, or whichever is quicker."""
 
 Deliver = Callable[[Sequence[AttemptEvent]], None]
 """Called in the event loop's thread with attempts that started or ended."""
@@ -36,6 +39,7 @@ class RunContext:
         deliver: where attempts are reported.
         warn: where a sentence goes that the user should read.
         superstep_timeout: seconds for each superstep, where it is kept by the real clock.
+        pool: what sync nodes run in.
     """
 
     graph: Graph
@@ -45,6 +49,7 @@ class RunContext:
     deliver: Deliver
     warn: Callable[[str], None]
     superstep_timeout: float | None = None
+    pool: PoolKind = "auto"
 
 
 @dataclass(slots=True)

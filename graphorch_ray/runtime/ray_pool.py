@@ -47,7 +47,7 @@ from .stream import Inbox
 from .stretch import Stretches
 from .task_lane import TaskLane
 from .tracks import Tracks
-from .wire import Done, Failed, Job, Report, Track
+from .wire import Done, Failed, Job, Report, Track, packed
 
 MACHINE_WAIT_SECONDS = 600.0
 """How long an attempt waits for a machine that an autoscaler could add."""
@@ -264,10 +264,11 @@ class RayPool:
 
     def job_of(
         self, pendings: Sequence[Pending], track: Track | None = None
-    ) -> tuple[Job, list[Any]]:
+    ) -> tuple[Job | bytes, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
         left = None if self._deadline is None else self._deadline - time.time()
-        return self._writer.job(pendings, left, track)
+        job, arguments = self._writer.job(pendings, left, track)
+        return packed(job), arguments
 
     # --- what lanes report --------------------------------------------------------------------
 
@@ -491,7 +492,9 @@ class RayPool:
 
     async def _tasks_gone(self) -> None:
         end = time.monotonic() + KILL_SECONDS
-        while self.tasks and time.monotonic() < end:
+        while time.monotonic() < end:
+            if not any(isinstance(lane, TaskLane) and lane.calls for lane in self._lanes):
+                return
             await self._change(0.1)
 
     async def _change(self, seconds: float) -> None:
@@ -503,9 +506,7 @@ class RayPool:
     async def close(self) -> None:
         """Stop, and end every worker. Nothing that the run held is held any longer."""
         await self.stop()
-        for worker in self._lanes.workers:
-            worker.release()
-        self._lanes.clear()
+        self._lanes.close()
         self._states.clear()
         self._shelf.clear()
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .wire import Report
+from .wire import Report, unpacked
 
 OnReport = Callable[[Report, Sequence[Any]], None]
 """Told a report, and references to the payloads that follow it."""
@@ -82,6 +82,7 @@ class Stream:
         ref._on_completed(lambda value: self._inbox.post(self._arrived, value))
 
     def _arrived(self, value: Any) -> None:
+        value = unpacked(value)
         if not isinstance(value, Report):
             self._end(value)
             return

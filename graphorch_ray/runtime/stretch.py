@@ -18,6 +18,7 @@ from .tracks import Tracks
 from .wire import Done, Failed, Report, Started, Stopped, Track
 
 if TYPE_CHECKING:
+    from .carriers import Carrier
     from .ray_pool import RayPool
     from .task_lane import TaskLane
 
@@ -33,7 +34,7 @@ class Stretch(TaskCall):
     Messages name the attempts by tokens that follow the first one's; they are this call's own.
     """
 
-    def __init__(self, lane: TaskLane, first: Pending, generator: Any) -> None:
+    def __init__(self, lane: TaskLane, first: Pending, carrier: Carrier) -> None:
         self._first = first.launch
         self._base = first.token
         self._newest = 0
@@ -41,7 +42,7 @@ class Stretch(TaskCall):
         self._begun: dict[int, tuple[Started, Report]] = {}
         self._goes_on = True
         lane.pool.stretches.current = self
-        super().__init__(lane, [first], generator)
+        super().__init__(lane, [first], carrier)
 
     # --- what the driver launches -------------------------------------------------------------
 
@@ -59,19 +60,17 @@ class Stretch(TaskCall):
         trace = self._first.trace
         if trace is not None and pending.launch.trace is not None:
             pending.span_id = trace.next(self._newest).span_id
-        pending.call_id = self._call_id if trace is not None else None
+        pending.call_id = self.carrier.call_id if trace is not None else None
         self._open[token] = pending
         if (begun := self._begun.pop(token, None)) is not None:
             self._started(*begun)
         if (answer := self._answers.pop(token, None)) is not None:
             self._answered(*answer)
 
-    def _call_id(self) -> str:
-        return str(self.stream.generator._generator_ref.task_id().hex())
-
     # --- what the worker says -----------------------------------------------------------------
 
-    def _reported(self, report: Report, refs: Sequence[Any]) -> None:
+    def reported(self, report: Report, refs: Sequence[Any]) -> None:
+        """Take in what the worker says, also of attempts that the driver has not come to."""
         self.settle()
         following = iter(refs)
         for message in report.messages:
@@ -113,10 +112,11 @@ class Stretch(TaskCall):
         """It may have been one that the driver has not come to."""
         return False
 
-    def _ended(self, error: BaseException | None) -> None:
-        answers = dict(self._answers)  # what is known is known
+    def ended(self, error: BaseException | None) -> None:
+        """The process is gone; what it had said before still counts."""
+        answers = dict(self._answers)
         self._goes_on = False
-        super()._ended(error)
+        super().ended(error)
         self._answers.update(answers)
 
 
@@ -163,10 +163,10 @@ class Stretches:
         launch = first.launch
         if not self._ahead or len(batch) > 1 or first.quarantined or first.made is not None:
             return None
-        if launch.key.role != "node" or first.node.is_async or not self._is_short(first.node):
+        if launch.key.role != "node" or first.node.is_async or not first.node.options.batch:
             return None
-        if not self._pool.timings.of(first.node).count:
-            return None  # by itself, so that it is clear who broke the process if it breaks
+        if not self._pool.timings.is_short(first.node):
+            return None  # alone the first time, so that it is clear who broke the process
 
         def may_follow(node: Node) -> bool:
             return (

@@ -1,4 +1,4 @@
-"""One Ray task that runs attempts, as the driver sees it."""
+"""One call that runs attempts, as the driver sees it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from .attempt import CLEANUP_SECONDS
 from .lanes import BLOCKED_GRACE_SECONDS, KILL_SECONDS, Pending
 from .ray_errors import infrastructure_failure, is_configuration
-from .stream import Stream
 from .wire import Done, Failed, Report, Started, Unstarted
 
 if TYPE_CHECKING:
     import asyncio
 
+    from .carriers import Carrier
     from .task_lane import TaskLane
 
 PROBE_SECONDS = 0.2
@@ -24,10 +24,11 @@ PATIENCE_SECONDS = 1.0
 
 
 class TaskCall:
-    """One running (or queued) Ray task, and the attempts in it that have no answer yet."""
+    """One running (or queued) call, and the attempts in it that have no answer yet."""
 
-    def __init__(self, lane: TaskLane, batch: Sequence[Pending], generator: Any) -> None:
+    def __init__(self, lane: TaskLane, batch: Sequence[Pending], carrier: Carrier) -> None:
         self.lane = lane
+        self.carrier = carrier
         self.is_async = batch[0].node.is_async
         self._killed = False
         self._open = {pending.token: pending for pending in batch}
@@ -37,9 +38,9 @@ class TaskCall:
         self._patience: asyncio.TimerHandle | None = lane.pool.later(
             PATIENCE_SECONDS if self._timing.count else PROBE_SECONDS, self._takes_long
         )
-        self.stream = Stream(generator, lane.pool.inbox, self._reported, self._ended)
 
-    def _reported(self, report: Report, refs: Sequence[Any]) -> None:
+    def reported(self, report: Report, refs: Sequence[Any]) -> None:
+        """Take in what the worker says."""
         following = iter(refs)
         for message in report.messages:
             match message:
@@ -50,7 +51,7 @@ class TaskCall:
                     self._answered(message, report, (next(following),) if own else ())
                 case Unstarted():
                     self._handed_back(message)
-        if not self._open:  # the last thing that a task says: its process is free now
+        if not self._open:  # the last thing that is said of it: its process is free now
             self.lane.over(self)
         self.lane.pool.pump()
 
@@ -118,27 +119,28 @@ class TaskCall:
         self.kill()
 
     def kill(self) -> None:
-        """Kill the process it runs in, or take it from Ray's queue.
-
-        Ray's gentle cancel is of no use: it reports the end at once, while the code goes on.
-        """
-        import ray
-
+        """Kill the process it runs in, or take it from Ray's queue."""
         if self in self.lane.calls:
             self._killed = True
-            ray.cancel(self.stream.generator, force=True)
-            self.lane.pool.later(KILL_SECONDS, lambda: self._ended(None))
+            self.carrier.kill()
+            self.lane.pool.later(KILL_SECONDS, lambda: self.ended(None))
 
     def abandon(self) -> None:
         """Nobody waits for the answers any more."""
         for token in list(self._open):
             self._close(token)
 
+    def withdraw(self) -> None:
+        """It could not be sent: nothing of it is out."""
+        self.abandon()
+        self.settle()
+
     def _blame_is_clear(self, lost: Sequence[Pending]) -> bool:
         """Whether it was one of these that broke the process, if anything in it did."""
         return len(lost) <= 1
 
-    def _ended(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None) -> None:
+        """The process is gone, or nothing more will be heard of it."""
         if self not in self.lane.calls:
             return
         self.lane.over(self)

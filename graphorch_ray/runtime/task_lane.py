@@ -1,12 +1,11 @@
-"""Ray tasks: one for each long execution, one for a batch of short ones."""
+"""Attempts that run in Ray tasks, or in warm workers: long ones singly, short ones together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .items import run_items
+from .carriers import Carrier, TaskCarrier, WarmWorker, items_task
 from .lanes import Lane, Pending
 from .stream import Stream
 from .stretch import Stretch
@@ -15,29 +14,31 @@ from .task_call import TaskCall
 if TYPE_CHECKING:
     from .ray_pool import RayPool
 
-
-@cache
-def _task() -> Any:
-    import ray
-
-    return ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items)
+LONE_CALLS = 10
+"""Short calls one after another, with nothing beside them, that make a warm worker worth it."""
 
 
 class TaskLane(Lane):
-    """Attempts that run in Ray tasks of one shape.
+    """Attempts that run in processes of one shape.
 
     Args:
         pool: the pool.
-        request: resources that each task holds.
+        request: resources that each process holds.
         options: the same, as keywords of Ray's `.options()`.
+
+    Attributes:
+        request: as given.
+        calls: what runs.
     """
 
     def __init__(self, pool: RayPool, request: dict[str, float], options: dict[str, Any]) -> None:
         super().__init__(pool)
-        self._request = request
+        self.request = request
+        self.calls: set[TaskCall] = set()
         self._options = options
         self._named: dict[str, Any] = {}
-        self.calls: set[TaskCall] = set()
+        self._warm: list[WarmWorker] = []
+        self._lone = 0
 
     def ready(self) -> bool:
         """Whether the first of the queue could start now.
@@ -46,16 +47,16 @@ class TaskLane(Lane):
         a second or two.
         """
         pool = self.pool
-        if pool.tasks >= pool.process_limit or not pool.ledger.fits(self._request):
-            return False
         node = self.queue[0].node
-        if pool.fresh_tasks < pool.cores or node.is_async:
+        if pool.fresh_tasks >= pool.cores and not node.is_async and pool.timings.may_be_short(node):
+            return False
+        if any(worker.ready for worker in self._warm):
             return True
-        return not pool.timings.may_be_short(node)
+        return pool.tasks < pool.process_limit and pool.ledger.fits(self.request)
 
     def starved(self) -> bool:
         """Whether what it waits for is a resource that is taken."""
-        return not self.pool.ledger.fits(self._request)
+        return not self.pool.ledger.fits(self.request)
 
     def take(self) -> list[Pending]:
         """What starts next, out of the queue: one attempt, or a batch of short ones."""
@@ -63,24 +64,31 @@ class TaskLane(Lane):
         return self.pool.timings.take(self.queue, slots)
 
     def start(self, batch: Sequence[Pending]) -> None:
-        """Start attempts, one after another in one task."""
-        node_id = batch[0].launch.node_id
-        task = self._named.get(node_id)
-        if task is None:
-            task = self._named[node_id] = _task().options(name=node_id, **self._options)
+        """Start attempts, one after another in one process."""
         track = self.pool.stretches.track(batch, self)
         job, arguments = self.pool.job_of(batch, track)
-        generator = task.remote(job, *arguments)
-        self.pool.ledger.take(self._request)
-        self.pool.tasks += 1
+        carrier = self._carrier(batch[0].launch.node_id)
+        call = Stretch(self, batch[0], carrier) if track else TaskCall(self, batch, carrier)
+        try:
+            carrier.send(call, job, arguments)
+        except BaseException:
+            call.withdraw()
+            raise
         for pending in batch:
             pending.batch_size = len(batch)
             if pending.launch.trace is not None:
-                pending.call_id = lambda: str(generator._generator_ref.task_id().hex())
-        if track is None:
-            self.calls.add(TaskCall(self, batch, generator))
-        else:
-            self.calls.add(Stretch(self, batch[0], generator))
+                pending.call_id = carrier.call_id
+        self._consider_warm(batch[0])
+        self.calls.add(call)
+
+    def _carrier(self, node_id: str) -> Carrier:
+        for worker in self._warm:
+            if worker.ready:
+                return worker
+        task = self._named.get(node_id)
+        if task is None:
+            task = self._named[node_id] = items_task().options(name=node_id, **self._options)
+        return TaskCarrier(self, task)
 
     def give_up(self, pending: Pending) -> None:
         """End an attempt that is out and has not begun, because of its `doom`."""
@@ -92,10 +100,49 @@ class TaskLane(Lane):
         """A call's process is free or gone."""
         if call in self.calls:
             self.calls.remove(call)
-            self.pool.ledger.give(self._request)
-            self.pool.tasks -= 1
+            call.carrier.over()
             call.settle()
+
+    # --- warm workers -------------------------------------------------------------------------
+
+    def _consider_warm(self, first: Pending) -> None:
+        """Start a warm worker where it pays: where nothing is waited for but round trips.
+
+        With ``pool="actors"``, start one for each slot that has a core.
+        """
+        pool = self.pool
+        if first.node.is_async or pool.context.pool == "tasks":
+            return
+        if pool.context.pool == "actors":
+            wanted = min(pool.context.max_workers, pool.process_limit, pool.cores)
+        else:
+            lone = not self.calls and not self.queue and pool.timings.is_short(first.node)
+            self._lone = self._lone + 1 if lone else 0
+            wanted = int(self._lone >= LONE_CALLS)
+        # One at a time: as long as it starts, what it holds does nothing.
+        starting = any(worker.starts for worker in self._warm)
+        if len(self._warm) < wanted and not starting and pool.ledger.fits(self.request):
+            self._warm.append(WarmWorker(self, self._options))
+
+    def dismiss(self, worker: WarmWorker) -> None:
+        """A warm worker is gone."""
+        if worker in self._warm:
+            self._warm.remove(worker)
+            self.pool.ledger.give(self.request)
+
+    def release_idle(self) -> bool:
+        """End the warm workers that have nothing to do."""
+        idle = [worker for worker in self._warm if worker.idle and self.request]
+        for worker in idle:
+            worker.kill()
+        return bool(idle)
+
+    def close(self) -> None:
+        """End every warm worker."""
+        for worker in list(self._warm):
+            worker.kill()
 
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
-        return [call.stream for call in self.calls]
+        carriers: set[Carrier] = {*(call.carrier for call in self.calls), *self._warm}
+        return [carrier.stream for carrier in carriers if carrier.stream is not None]

@@ -7,6 +7,7 @@ own, so that the driver learns of a large state without ever holding its bytes.
 
 from __future__ import annotations
 
+import pickle
 import sys
 import time
 from collections import OrderedDict
@@ -203,6 +204,27 @@ class Report(NamedTuple):
     messages: tuple[Message, ...]
     follow: int
     where: Where
+
+
+def packed(job: Job) -> Job | bytes:
+    """The job as bytes, where nothing in it needs Ray's own pickling, which is far slower."""
+    for shipped in job.codes.values():
+        if isinstance(shipped, list) or shipped.refs:
+            return job
+    for item in job.items:
+        if any(isinstance(given, StoredPayload) for given in item.inputs):
+            return job
+    return pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+
+
+def report(messages: Sequence[Message], follow: int, where: Where) -> bytes:
+    """A report as it travels: plain data, so that Ray need not pickle it."""
+    return pickle.dumps(Report(tuple(messages), follow, where), pickle.HIGHEST_PROTOCOL)
+
+
+def unpacked(value: Any) -> Any:
+    """What `packed` or `report` was given; other things as they are."""
+    return pickle.loads(value) if isinstance(value, bytes) else value
 
 
 def tell(token: int, result: Result) -> tuple[Message, Payload | None]:

@@ -26,10 +26,11 @@ from .wire import (
     Item,
     Job,
     Message,
-    Report,
     Started,
     not_loaded,
+    report,
     tell,
+    unpacked,
     work_of,
 )
 
@@ -46,7 +47,7 @@ _WAKE: tuple[Message, Payload | None] = (Cancelled(False), None)
 """Not a message: it only makes `serve` look after the event loop from now on."""
 
 
-def host_items(job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+def host_items(job: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
     """Run items all at once on an event loop, each reported as soon as it is done."""
     yield from WorkerProcess().host(job, *arguments)
 
@@ -77,23 +78,24 @@ class WorkerProcess:
 
     # --- called by the driver -----------------------------------------------------------------
 
-    def serve(self) -> Iterator[Report | Payload]:
+    def serve(self) -> Iterator[bytes | Payload]:
         """The stream of reports; ends after `close()`."""
-        yield Report((), 0, where())  # it lives: from here on, a death is somebody's doing
+        yield report((), 0, where())  # it lives: from here on, a death is somebody's doing
         while True:
             batch = self._next_batch()
             messages = tuple(message for message, _ in batch)
             payloads = [payload for _, payload in batch if payload is not None]
             del batch
             if messages:
-                yield Report(messages, len(payloads), where())
+                yield report(messages, len(payloads), where())
                 while payloads:
                     yield payloads.pop(0)
             else:
                 return
 
-    def submit(self, job: Job, *arguments: Payload) -> None:
+    def submit(self, sent: Job | bytes, *arguments: Payload) -> None:
         """Start items."""
+        job: Job = unpacked(sent)
         if any(item.trace is not None for item in job.items):
             import_tracing()  # takes long enough to look like a blocked event loop, over there
         self._starting = True
@@ -108,7 +110,7 @@ class WorkerProcess:
         """End the stream."""
         self._out.put(None)
 
-    def host(self, job: Job, *arguments: Payload) -> Iterator[Report | Payload]:
+    def host(self, job: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
         """Run items and no others; the stream of reports ends when they have ended.
 
         Whatever interrupts it, they are cancelled and have their clean-up time first. Where code

@@ -130,6 +130,11 @@ class WorkerLane(Lane):
             self.gone(worker)
         return bool(idle)
 
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self.workers:
+            worker.release()
+
     def streams(self) -> Sequence[Stream]:
         """The streams that are being followed."""
         return [worker.stream for worker in self.workers if worker.stream is not None]

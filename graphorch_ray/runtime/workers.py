@@ -92,7 +92,9 @@ class Worker(ABC):
                 pending.call_id = call_id
 
     @abstractmethod
-    def _send(self, tokens: Sequence[int], job: Job, arguments: Sequence[Any]) -> Callable[[], str]:
+    def _send(
+        self, tokens: Sequence[int], job: Job | bytes, arguments: Sequence[Any]
+    ) -> Callable[[], str]:
         """Send a job; gives what tells Ray's id of the call."""
 
     def unsent(self) -> Sequence[Pending]:
@@ -243,7 +245,9 @@ class ActorWorker(Worker):
         self._actor = _actor().options(**options).remote()
         self._follow(self._actor.serve.remote())
 
-    def _send(self, tokens: Sequence[int], job: Job, arguments: Sequence[Any]) -> Callable[[], str]:
+    def _send(
+        self, tokens: Sequence[int], job: Job | bytes, arguments: Sequence[Any]
+    ) -> Callable[[], str]:
         sent = self._actor.submit.remote(job, *arguments)
         inbox = self.lane.pool.inbox
         sent._on_completed(lambda value: inbox.post(self._submitted, (tokens, value)))
@@ -287,7 +291,9 @@ class TaskWorker(Worker):
         """Whether it can be given an attempt now."""
         return self.stream is None
 
-    def _send(self, tokens: Sequence[int], job: Job, arguments: Sequence[Any]) -> Callable[[], str]:
+    def _send(
+        self, tokens: Sequence[int], job: Job | bytes, arguments: Sequence[Any]
+    ) -> Callable[[], str]:
         generator = _host().options(name="async nodes", **self._options).remote(job, *arguments)
         self._follow(generator)
         return lambda: str(generator._generator_ref.task_id().hex())
