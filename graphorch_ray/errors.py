@@ -28,7 +28,8 @@
     │   └── SerializationError
     ├── the cluster
     │   ├── ResourceRequestError
-    │   └── ClusterConnectionError    (also a ConnectionError)
+    │   ├── ClusterConnectionError    (also a ConnectionError)
+    │   └── JobFailedError
     └── CheckpointError
         └── CheckpointConflictError
 
@@ -59,6 +60,7 @@ __all__ = [
     "InvalidNodeActionOutput",
     "InvalidRoutingFunctionOutput",
     "InvalidToolMethodOutput",
+    "JobFailedError",
     "NodeActionNotDecoratedError",
     "NodeNotFoundError",
     "NodeTimeoutError",
@@ -381,6 +383,27 @@ class ClusterConnectionError(GraphOrchestratorException, ConnectionError):
     def __str__(self) -> str:
         """Return the message alone."""
         return str(self.args[0]) if self.args else ""
+
+
+class JobFailedError(GraphOrchestratorException):
+    """A Ray job was refused, or ended without a result.
+
+    Attributes:
+        job_id: The job.
+        status: Its state, as Ray names it; ``"REFUSED"`` where it never became one.
+        message: What happened.
+        exit_code: Its command's exit code; None where it never ran, or was killed.
+    """
+
+    def __init__(
+        self, job_id: str, status: str, message: str, exit_code: int | None = None
+    ) -> None:
+        """Name the job and say what happened."""
+        self.job_id = job_id
+        self.status = status
+        self.message = message
+        self.exit_code = exit_code
+        super().__init__(f"Job '{job_id}' {status.lower()}: {message}")
 
 
 class CheckpointError(GraphOrchestratorException):

@@ -206,6 +206,10 @@ def _state_changes(
     yield from _part_changes(place, before.description, after.description)
 
 
+def _maybe(state: StateInfo | None) -> str | None:
+    return None if state is None else _state(state)
+
+
 def _part_changes(
     place: str, before: Description, after: Description
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -220,12 +224,11 @@ def _part_changes(
         if label in olds and label in news:
             yield from _part_changes(place + label, olds[label], news[label])
         else:
-            yield (
-                place + label,
-                *(_part(found[label]) if label in found else None for found in (olds, news)),
-            )
+            yield place + label, _part(olds.get(label)), _part(news.get(label))
 
 
-def _part(found: Description) -> str:
+def _part(found: Description | None) -> str | None:
+    if found is None:
+        return None
     length = "" if found.length is None else f"[{found.length}]"
     return f"{found.type}{length}, {size(found.nbytes)}"

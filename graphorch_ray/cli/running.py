@@ -265,15 +265,25 @@ def go(
     state = executor.final_state
     if output is not None:
         facts["output"] = _written(state if state is not None else State(), output)
-        session.show(f"wrote {output}", facts)
     else:
-        data = None if state is None else state_as_data(state)
-        session.show(_shortened(session.out, data), {**facts, "state": data})
+        facts["state"] = None if state is None else state_as_data(state)
+    present(session, facts)
+    return ExitCode.OK
+
+
+def present(session: Session, facts: dict[str, Any]) -> None:
+    """Print the result of a run, and a line about it."""
+    if "output" in facts:
+        session.show(f"wrote {facts['output']}", facts)
+    else:
+        session.show(_shortened(session.out, facts["state"]), facts)
+    if session.quiet:
+        return
+    report = f"; report: {facts['report']}" if facts["report"] else ""
     session.tell(
         f"{facts['graph']}: {facts['status']}, {facts['supersteps']} supersteps in "
-        f"{facts['seconds']:.1f} s" + (f"; report: {report}" if report else "")
+        f"{facts['seconds']:.1f} s{report}"
     )
-    return ExitCode.OK
 
 
 def _written(state: State, path: str) -> str:

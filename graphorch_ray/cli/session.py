@@ -18,6 +18,7 @@ from ..errors import (
     ClusterConnectionError,
     GraphExecutionError,
     GraphOrchestratorException,
+    JobFailedError,
     ResourceRequestError,
 )
 
@@ -60,7 +61,7 @@ class Terminated(KeyboardInterrupt):
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code that stands for an error of the library."""
-    if isinstance(error, ClusterConnectionError | ResourceRequestError):
+    if isinstance(error, ClusterConnectionError | JobFailedError | ResourceRequestError):
         return ExitCode.CLUSTER
     if isinstance(error, CheckpointError | FileNotFoundError):
         return ExitCode.CHECKPOINT
@@ -85,10 +86,12 @@ class Session:
     Attributes:
         as_json: print one JSON document, for scripts.
         verbose: show the traceback of an error.
+        quiet: leave out the line about a run that succeeded; somebody else will tell.
     """
 
     as_json: bool = False
     verbose: bool = False
+    quiet: bool = False
     _out: TextIO | None = None
 
     @property
