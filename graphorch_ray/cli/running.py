@@ -40,6 +40,15 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
         raise click.BadParameter(f"'{value}' is no number of seconds, and not 'none'") from None
 
 
+def _count_or_all(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """A whole number of 1 or more, or ``all``."""
+    if value.lower() == "all":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise click.BadParameter(f"'{value}' is no number of 1 or more, and not 'all'")
+    return int(value)
+
+
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         for option in reversed(options):
@@ -121,6 +130,14 @@ how_it_runs = _options(
     help="Supersteps from one to the next.",
 )
 @click.option("--checkpoint-durability", type=click.Choice(get_args(Durability)))
+@click.option(
+    "--keep-last",
+    metavar="N|all",
+    default="3",
+    show_default=True,
+    callback=_count_or_all,
+    help="How many supersteps are kept.",
+)
 @click.option("--max-workers", type=click.IntRange(1), default=4, show_default=True, metavar="N")
 @click.option(
     "--retries",
@@ -144,6 +161,7 @@ def run(
     checkpoint: str | None,
     checkpoint_every: int,
     checkpoint_durability: Any,
+    keep_last: int | None,
     max_workers: int,
     retries: int,
     on_multiple_states: OnMultipleStates,
@@ -165,7 +183,11 @@ def run(
 
     kept: dict[str, Any] = {}
     if checkpoint is not None:
-        kept = {"checkpoint_path": checkpoint, "checkpoint_every": checkpoint_every}
+        kept = {
+            "checkpoint_path": checkpoint,
+            "checkpoint_every": checkpoint_every,
+            "keep_last": keep_last,
+        }
         if checkpoint_durability is not None:
             kept["checkpoint_durability"] = checkpoint_durability
     executor = GraphExecutor(

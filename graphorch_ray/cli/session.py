@@ -26,6 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PROGRAM = "graphorch-ray"
 
+_OPTIONS = ("allow_graph_change", "allow_pickle")
+"""Arguments that the library's errors advise, and that are options here."""
+
 
 class ExitCode(IntEnum):
     """What the command's exit code says."""
@@ -129,6 +132,8 @@ class Session:
             message = (
                 f"{type(error).__name__}: {message} (an unexpected error; --verbose shows more)"
             )
+        for name in _OPTIONS:
+            message = message.replace(f"{name}=True", f"--{name.replace('_', '-')}")
         line = one_line(message or type(error).__name__)
         if self.as_json:
             known = {

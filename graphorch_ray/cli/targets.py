@@ -18,6 +18,10 @@ from ..model import Graph, GraphBuilder
 from .session import CommandError
 
 
+class NoModuleError(CommandError):
+    """There is no module or file of that name."""
+
+
 def load_graph(reference: str) -> Graph:
     """Import a graph by its reference.
 
@@ -127,7 +131,7 @@ def _import(name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if not is_file and error.name and (name + ".").startswith(error.name + "."):
-            raise CommandError(_no_module(name)) from error
+            raise NoModuleError(_no_module(name)) from error
         raise CommandError(
             f"'{name}' imports '{error.name}', which is not installed here"
         ) from error
@@ -148,7 +152,7 @@ def _no_module(name: str) -> str:
 def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
-        raise CommandError(f"There is no file '{name}' in {Path.cwd()}")
+        raise NoModuleError(f"There is no file '{name}' in {Path.cwd()}")
     _put_on_path(path.parent)
     module_name = _free_name(path)
     known = sys.modules.get(module_name)

@@ -32,7 +32,8 @@ def run(job: Mapping[str, Any], here: str) -> int:
     import click
 
     from ..cli.app import cli, guarded
-    from ..cli.session import Session
+    from ..cli.session import CommandError, Session
+    from ..cli.targets import NoModuleError
 
     deposit = _logs() / deposit_of(job["job_id"])
     deposit.mkdir(parents=True, exist_ok=True)
@@ -49,8 +50,14 @@ def run(job: Mapping[str, Any], here: str) -> int:
         context.params["address"] = None  # the job's own cluster, which Ray names
         if context.params["progress"] is None:
             context.params["progress"] = True
-        with context:
-            return found.invoke(context)
+        try:
+            with context:
+                return found.invoke(context)
+        except NoModuleError as error:
+            raise CommandError(
+                f"{error.message}. A job has what --working-dir brings (this one: "
+                f"{job['working_dir'] or 'nothing'}), and what is installed on the cluster"
+            ) from error
 
     with (deposit / RESULT).open("w", encoding="utf-8") as out:
         sys.stdout, stdout = out, sys.stdout

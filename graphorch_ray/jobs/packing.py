@@ -110,13 +110,16 @@ def _check_graph(reference: str, working_dir: str | None) -> None:
         raise CommandError(f"There is no '{name}' in the working directory, '{working_dir}'")
 
 
-def pack(order: Order, job_id: str, folder: Path, *, shipped: bool) -> list[str]:
+def pack(
+    order: Order, job_id: str, folder: Path, *, working_dir: str | None, shipped: bool
+) -> list[str]:
     """Lay out what the cluster is to get besides the user's code.
 
     Args:
         order: what is asked for.
         job_id: the job's name.
         folder: an empty directory.
+        working_dir: where the user's code is; for messages.
         shipped: whether graphorch_ray goes along.
 
     Returns:
@@ -135,6 +138,7 @@ def pack(order: Order, job_id: str, folder: Path, *, shipped: bool) -> list[str]
         "arguments": order.arguments,
         "options": order.options,
         "reads": list(order.reads),
+        "working_dir": working_dir,
         "shipped": shipped,
         "client": {
             "python": platform.python_version(),

@@ -94,7 +94,7 @@ def send(
     client = connect(address)
     name = job_id or f"graphorch-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="graphorch-job-") as folder:
-        modules = pack(order, name, Path(folder), shipped=not installed)
+        modules = pack(order, name, Path(folder), working_dir=working_dir, shipped=not installed)
         _submitted(
             client,
             entrypoint=entrypoint(python),
