@@ -271,6 +271,8 @@ def go(
     began = time.monotonic()
     error: BaseException | None = None
     try:
+        if executor.backend == "ray":
+            connect()
         with _told_to_end(), _tracing(trace):
             if report is not None:
                 executor.report(report)
@@ -375,6 +377,15 @@ def _check_files(how: dict[str, Any]) -> None:
     check_output(how["output"])
     for option in ("report", "trace"):
         check_folder(f"--{option}", how[option])
+
+
+def connect() -> None:
+    """Have a Ray before signals are taken care of, for it takes them over when it starts."""
+    from ..runtime.ray_connect import ensure_ray, say
+
+    connected = ensure_ray()
+    if connected is not None:
+        say(connected)
 
 
 def _join(address: str | None, backend: str | None) -> None:

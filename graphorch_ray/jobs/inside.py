@@ -73,10 +73,8 @@ def _logs() -> Path:
     """The directory of the logs of this machine's Ray, which its dashboard serves."""
     import ray
 
-    from ..runtime.ray_connect import ensure_ray, say
+    from ..cli.running import connect
 
-    connected = ensure_ray()
-    if connected is not None:
-        say(connected)
+    connect()
     node: Any = ray._private.worker._global_node
     return Path(node.get_logs_dir_path())
