@@ -25,6 +25,7 @@ from .targets import load_class, load_graph
 
 if TYPE_CHECKING:
     from ..executor import GraphExecutor
+    from ..model import Graph
 
 SHOWN_CHARACTERS = 4000
 """How much of a result a terminal is shown; a pipe or a file gets all."""
@@ -122,6 +123,13 @@ how_it_runs = _options(
 @click.option("--state", metavar="MODULE:CLASS", help="The class of the state, where not State.")
 @click.option("--checkpoint", metavar="URL", help="Where to keep checkpoints.")
 @click.option(
+    "--resume/--anew",
+    "goes_on",
+    default=False,
+    show_default=True,
+    help="Go on with the newest run in --checkpoint, where there is one; for what restarts jobs.",
+)
+@click.option(
     "--checkpoint-every",
     type=click.IntRange(1),
     default=1,
@@ -159,6 +167,7 @@ def run(
     rows: Any,
     state: str | None,
     checkpoint: str | None,
+    goes_on: bool,
     checkpoint_every: int,
     checkpoint_durability: Any,
     keep_last: int | None,
@@ -190,15 +199,19 @@ def run(
         }
         if checkpoint_durability is not None:
             kept["checkpoint_durability"] = checkpoint_durability
-    executor = GraphExecutor(
-        found,
-        initial,
-        max_workers,
-        RetryPolicy(max_retries=retries) if retries else None,
-        backend=backend,
-        on_multiple_states=on_multiple_states,
-        **kept,
-    )
+    executor = None
+    if goes_on:
+        executor = _newest_run(session, checkpoint, found, backend)
+    if executor is None:
+        executor = GraphExecutor(
+            found,
+            initial,
+            max_workers,
+            RetryPolicy(max_retries=retries) if retries else None,
+            backend=backend,
+            on_multiple_states=on_multiple_states,
+            **kept,
+        )
     return go(session, executor, f" --graph {graph}", **how)
 
 
@@ -308,6 +321,22 @@ def present(session: Session, facts: dict[str, Any]) -> None:
         f"{facts['graph']}: {facts['status']}, {facts['supersteps']} supersteps in "
         f"{facts['seconds']:.1f} s{report}"
     )
+
+
+def _newest_run(
+    session: Session, url: str | None, graph: Graph, backend: Backend | None
+) -> GraphExecutor | None:
+    """The newest run in a place, to go on with; None where there is none yet."""
+    from ..executor import GraphExecutor
+
+    if url is None:
+        raise CommandError("--resume needs --checkpoint: there is nothing to go on from")
+    try:
+        executor = GraphExecutor.resume(url, graph, backend=backend)
+    except FileNotFoundError:
+        return None
+    session.tell(f"going on with run {executor.run_id} from superstep {executor.superstep}")
+    return executor
 
 
 def _written(state: State, path: str) -> str:

@@ -168,6 +168,17 @@ def test_a_run_goes_on_from_its_checkpoint(cli: Cli, folder: Path) -> None:
     assert earlier["branch"] != resumed["branch"]
 
 
+def test_a_job_that_is_started_again_goes_on(cli: Cli, folder: Path) -> None:
+    run = ("run", "flow:unsteady", "--checkpoint", "kept", "--resume", "--json")
+    assert cli(*run).code == 1
+    (folder / "there").touch()
+    again = cli(*run)
+    assert "going on with run" in again.err
+    assert (again.code, again.data["executions"]) == (0, 2)
+    assert cli(*run).data["executions"] == 0
+    assert cli("run", "flow:unsteady", "--resume").code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
