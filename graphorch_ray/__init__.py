@@ -26,6 +26,10 @@ from .errors import (
     RemoteError,
     ResourceRequestError,
     RoutingFunctionNotDecoratedError,
+    RunCancelledError,
+    RunExistsError,
+    RunLostError,
+    RunNotFoundError,
     SerializationError,
     StateLostError,
     ToolMethodNotDecorated,
@@ -56,6 +60,7 @@ from .model import (
     tool_method,
 )
 from .policies import NodeOptions, RetryPolicy
+from .runs import RunHandle, RunStatus, get_run, list_runs
 from .runtime import ExecutionInfo, current_execution
 from .state import State
 from .telemetry import NodeSummary, RunSummary
@@ -103,6 +108,12 @@ __all__ = [
     "ResourceRequestError",
     "RetryPolicy",
     "RoutingFunctionNotDecoratedError",
+    "RunCancelledError",
+    "RunExistsError",
+    "RunHandle",
+    "RunLostError",
+    "RunNotFoundError",
+    "RunStatus",
     "RunSummary",
     "SerializationError",
     "State",
@@ -113,7 +124,9 @@ __all__ = [
     "WorkerLostError",
     "aggregator_action",
     "current_execution",
+    "get_run",
     "list_checkpoints",
+    "list_runs",
     "node_action",
     "passThrough",
     "pass_through",
