@@ -36,6 +36,7 @@ from .errors import (
     WorkerLostError,
 )
 from .executor import GraphExecutor
+from .many import ManyResult, run_many
 from .model import (
     AggregatorNode,
     AIActionBase,
@@ -97,6 +98,7 @@ __all__ = [
     "InvalidNodeActionOutput",
     "InvalidRoutingFunctionOutput",
     "InvalidToolMethodOutput",
+    "ManyResult",
     "Node",
     "NodeActionNotDecoratedError",
     "NodeNotFoundError",
@@ -131,6 +133,7 @@ __all__ = [
     "passThrough",
     "pass_through",
     "routing_function",
+    "run_many",
     "selectRandomState",
     "select_random_state",
     "tool_method",

@@ -141,6 +141,7 @@ class GraphExecutor:
         self._superstep = 0
         self._finished = False
         self._running = False
+        self._sharing = 1
         self._at_barrier: Callable[[], Awaitable[None]] | None = None
         self._warned: set[str] = set()
         self._hub = self._new_hub()

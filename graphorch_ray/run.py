@@ -92,6 +92,7 @@ class Run:
                     max_workers=executor.max_workers,
                     deliver=self._deliver,
                     warn=self._warn,
+                    sharing=executor._sharing,
                 )
             )
             unrecorded = False

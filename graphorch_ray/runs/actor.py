@@ -35,6 +35,8 @@ class HostedRun:
     def __init__(self, assignment: Assignment, run: Payload | None) -> None:
         import ray
 
+        # What the run fetches on its loop is there already, and Ray warns of it all the same.
+        os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")
         context = ray.get_runtime_context()
         self._notes = Notes(str(context.get_actor_id()))
         self._where = context.get_node_id()

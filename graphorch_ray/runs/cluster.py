@@ -170,7 +170,7 @@ class Notes:
         """What was noted, or None."""
         from ray.experimental.internal_kv import _internal_kv_get
 
-        found = _internal_kv_get(self._key(note), namespace=_NOTES)
+        found: Any = _internal_kv_get(self._key(note), namespace=_NOTES)
         return None if found is None else pickle.loads(found)
 
     def remove(self, *notes: Note) -> None:

@@ -96,7 +96,7 @@ class RayPool:
         cluster = machines(self._held)
         self._states.alone = len(cluster) == 1
         self._states.blocking = self._blocking
-        self._lanes.share = default_share(cluster, context.max_workers)
+        self._lanes.share = default_share(cluster, context.max_workers * context.sharing)
         self.process_limit = process_limit(cluster)
         self.cores = max(1, int(sum(m.resources.get("CPU", 0.0) for m in cluster)))
         nodes = list(context.graph.nodes.values())
