@@ -489,6 +489,7 @@ class RayPool:
         self._lanes.clear()
         self._states.clear()
         self._shelf.clear()
+        self._driver.close()
 
 
 def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:
