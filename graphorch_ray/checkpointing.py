@@ -190,7 +190,7 @@ class Keeper:
             line, newest = find(self._store)
         except FileNotFoundError:
             return
-        if newest.status == "finished":
+        if newest.status == "finished" or line.header.run_id == self._executor.run_id:
             return
         url = self._store.url
         self._unfinished = (
