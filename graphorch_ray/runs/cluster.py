@@ -139,6 +139,14 @@ def facts_of(actor_id: str) -> ActorFacts:
     )
 
 
+def is_accepted(actor_id: str) -> bool:
+    """Whether Ray has all that it needs to start an actor, whatever becomes of its client."""
+    from ray._private import state
+
+    found = state.actors(actor_id)
+    return bool(found) and found["State"] != "DEPENDENCIES_UNREADY"
+
+
 def _reason(said: str) -> str:
     """What Ray says of a death, in one line and without its advice."""
     line = " ".join(said.split())

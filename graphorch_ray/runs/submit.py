@@ -24,7 +24,14 @@ from ..runtime.payload import Payload
 from ..runtime.resources import ray_options
 from .actor import hosted_run
 from .assignment import Assignment, pack_policy, pack_run
-from .cluster import NAMESPACE, About, connect, ends_with_this_process, machine_count
+from .cluster import (
+    NAMESPACE,
+    About,
+    connect,
+    ends_with_this_process,
+    is_accepted,
+    machine_count,
+)
 from .handle import DriverGone, RunHandle
 
 if TYPE_CHECKING:
@@ -42,6 +49,9 @@ ACTOR_OPTIONS = frozenset(
 
 ASKERS = 1_000
 """Calls of handles that a driver answers at once; most of them wait for news."""
+
+ACCEPT_SECONDS = 0.005
+"""How often Ray is asked whether it has what it needs to start a driver."""
 
 TAKE_SECONDS = 60.0
 """How long a driver without a store has to start, before the client is told not to leave."""
@@ -132,8 +142,7 @@ def _host(
     except ActorAlreadyExistsError:
         raise RunExistsError(name) from None
     handle = RunHandle(name, actor, actor._actor_id.hex(), about)
-    if run is not None:
-        _wait_until_taken(handle)
+    _wait_until_taken(handle, has_all=run is not None)
     return handle
 
 
@@ -171,10 +180,23 @@ def _on_a_loop(work: Coroutine[Any, Any, T]) -> T:
     return outcome[0]
 
 
-def _wait_until_taken(handle: RunHandle) -> None:
-    """Wait until the driver has what it was given, which is nowhere else."""
+def _wait_until_taken(handle: RunHandle, *, has_all: bool) -> None:
+    """Wait until the client is needed no longer.
+
+    Args:
+        handle: of the run.
+        has_all: the graph and its states go to the driver itself, which has to be there for that;
+            otherwise it is enough that Ray knows what to start.
+
+    Raises:
+        RunLostError: the driver could not be started.
+    """
+    deadline = time.monotonic() + TAKE_SECONDS
     try:
-        handle._ask("now", deadline=time.monotonic() + TAKE_SECONDS)
+        while not is_accepted(handle._actor_id) and time.monotonic() < deadline:
+            time.sleep(ACCEPT_SECONDS)
+        if has_all:
+            handle._ask("now", deadline=deadline)
     except DriverGone as gone:
         raise handle._error_after(gone.facts) from None
     except TimeoutError:
