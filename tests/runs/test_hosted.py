@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import graphorch_ray
 from graphorch_ray import (
     CheckpointError,
     GraphExecutionError,
@@ -27,6 +26,7 @@ from graphorch_ray import (
     list_runs,
     node_action,
 )
+from graphorch_ray.runs.cluster import Notes
 from graphorch_ray.testing import FakeClock
 from tests.runtime.nodes import chain, echo
 
@@ -38,21 +38,25 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def leave_no_runs(ray_session):
-    """End every run of a test, and see that none is left in the cluster."""
-    yield
+def end_all_runs():
     import ray
     from ray._private.state import actors
-    from ray.experimental.internal_kv import _internal_kv_list
 
     for named in ray.util.list_named_actors(all_namespaces=True):
         if named["namespace"] == "graphorch_ray":
             ray.kill(ray.get_actor(**named))
-    hosted = [a["ActorID"] for a in actors().values() if a["ActorClassName"] == "HostedRun"]
-    for actor_id in hosted:
-        graphorch_ray.runs.cluster.Notes(actor_id).remove()
-    assert _internal_kv_list("", namespace=b"graphorch_ray") == []
+    for actor in actors().values():
+        if actor["ActorClassName"] == "HostedRun":
+            Notes(actor["ActorID"]).remove()
+    until(lambda: not ray.util.list_named_actors(all_namespaces=True), "they are gone")
+
+
+@pytest.fixture(autouse=True)
+def no_other_runs(ray_session):
+    """A cluster with no runs but the test's own."""
+    end_all_runs()
+    yield
+    end_all_runs()
 
 
 def executor(tmp_path, *, count=4, stored=True, **options):
