@@ -8,22 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
-from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates, Later, Origin
 from .checkpoint.settings import CheckpointSettings, check_settings
 from .checkpointing import Keeper
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
-from .errors import GraphExecutionError, GraphWarning
+from .errors import GraphExecutionError
 from .model.graph import Graph
 from .policies import OnMultipleStates, RetryPolicy
-from .restoring import check_options, data_of, say_created, stand_at
+from .restoring import data_of, executor_from, say_created
 from .run import Run
 from .runtime import ActiveStates, Backend, make_pool
 from .state import State
@@ -39,6 +37,7 @@ from .telemetry import events as ev
 from .telemetry.observers import BUFFERED_EVENTS, follow
 
 if TYPE_CHECKING:
+    from .runs import RunHandle
     from .telemetry.report.record import RunRecord
 
 
@@ -142,6 +141,8 @@ class GraphExecutor:
         self._superstep = 0
         self._finished = False
         self._running = False
+        self._sharing = 1
+        self._at_barrier: Callable[[], Awaitable[None]] | None = None
         self._warned: set[str] = set()
         self._hub = self._new_hub()
         if allow_fallback_from_checkpoint and checkpoint_path is None:
@@ -279,6 +280,52 @@ class GraphExecutor:
             if self._record is not None:
                 await self._record.run_ended()
 
+    def submit(
+        self,
+        max_supersteps: int = 100,
+        superstep_timeout: float | None = 300.0,
+        *,
+        name: str | None = None,
+        max_restarts: int | None = None,
+        keep_result: float = 600.0,
+        actor_options: Mapping[str, Any] | None = None,
+    ) -> RunHandle:
+        """Have the cluster run the graph, whatever becomes of this process.
+
+        A driver on one of Ray's machines takes the run over, with this executor's options. With
+        a `checkpoint_path`, one that dies is replaced, and goes on from the newest checkpoint.
+
+        Args:
+            max_supersteps, superstep_timeout: as for `execute()`.
+            name: what `get_run` finds it by. Default: the graph's name and part of the run's id.
+            max_restarts: how often the driver is replaced. Default: 3; without a path 0.
+            keep_result: seconds for which status and result stay in the cluster after the end.
+            actor_options: where the driver is to be, as Ray's options of an actor: `resources`,
+                `label_selector`, `scheduling_strategy`, `num_cpus` (default 0), and the like.
+
+        Raises:
+            RunExistsError: the name is taken.
+            CheckpointError: the path cannot be written to, or no other process could see it.
+            ClusterConnectionError, SerializationError: before any work.
+
+        Example:
+            ```python
+            handle = executor.submit(name="nightly")
+            final = handle.result()
+            ```
+        """
+        from .runs.submit import submit
+
+        return submit(
+            self,
+            max_supersteps,
+            superstep_timeout,
+            name=name,
+            max_restarts=max_restarts,
+            keep_result=keep_result,
+            actor_options=actor_options,
+        )
+
     # --- watching -----------------------------------------------------------------------------
 
     def add_observer(self, function: Callable[[Event], Any]) -> Observer:
@@ -405,42 +452,8 @@ class GraphExecutor:
             CheckpointError: the graph is another one than the checkpoint's (the message lists
                 what changed), or states wait at nodes that it does not have.
         """
-        check(
-            "chkpt",
-            chkpt,
-            CheckpointData,
-            "a CheckpointData; load a file with CheckpointData.load(path)",
-        )
-        if chkpt.origin is not None:
-            check_options(chkpt)
-        fallback = chkpt.allow_fallback_from_checkpoint
-        if fallback and checkpoint_path is None:
-            warnings.warn(
-                "The checkpoint's run had allow_fallback_from_checkpoint=True. It is off now, for "
-                "no checkpoint_path was given to from_checkpoint().",
-                GraphWarning,
-                stacklevel=2,
-            )
-            fallback = False
-        if graph is not None and not allow_graph_change:
-            check_same_graph(chkpt.fingerprint, chkpt.node_fingerprints, graph)
-        every = chkpt.checkpoint_every if checkpoint_every is None else checkpoint_every
-        executor = cls(
-            graph or chkpt.graph,
-            chkpt._initial_state,  # type: ignore[arg-type]
-            chkpt.max_workers,
-            chkpt.retry_policy,
-            checkpoint_path,
-            every,
-            fallback,
-            backend=backend,
-            on_multiple_states=chkpt.on_multiple_states,  # type: ignore[arg-type]
-            infrastructure_retries=chkpt.infrastructure_retries,
-            clock=clock,
-            **{**chkpt.settings, **settings},
-        )
-        stand_at(executor, chkpt)
-        return executor
+        given = checkpoint_path, checkpoint_every, graph, allow_graph_change, backend, clock
+        return executor_from(cls, chkpt, *given, settings)
 
     @classmethod
     def resume(

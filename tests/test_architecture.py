@@ -28,8 +28,8 @@ ROOMS: dict[str, frozenset[str]] = {
 # The modules that put the rooms together.
 JOINERS = frozenset(
     {
-        *("__init__", "__main__", "checkpointing", "cli", "executor", "jobs", "restoring", "run"),
-        *("runs", "testing"),
+        *("__init__", "__main__", "checkpointing", "cli", "executor", "jobs", "many", "restoring"),
+        *("run", "runs", "testing"),
     }
 )
 

@@ -35,6 +35,7 @@ class RunContext:
         max_workers: node executions at once, at most.
         deliver: where attempts are reported.
         warn: where a sentence goes that the user should read.
+        sharing: how many runs like this one share the cluster, each with as many workers.
     """
 
     graph: Graph
@@ -43,6 +44,7 @@ class RunContext:
     max_workers: int
     deliver: Deliver
     warn: Callable[[str], None]
+    sharing: int = 1
 
 
 @dataclass(slots=True)

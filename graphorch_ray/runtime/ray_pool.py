@@ -96,7 +96,7 @@ class RayPool:
         cluster = machines(self._held)
         self._states.alone = len(cluster) == 1
         self._states.blocking = self._blocking
-        self._lanes.share = default_share(cluster, context.max_workers)
+        self._lanes.share = default_share(cluster, context.max_workers * context.sharing)
         self.process_limit = process_limit(cluster)
         self.cores = max(1, int(sum(m.resources.get("CPU", 0.0) for m in cluster)))
         nodes = list(context.graph.nodes.values())
@@ -489,6 +489,7 @@ class RayPool:
         self._lanes.clear()
         self._states.clear()
         self._shelf.clear()
+        self._driver.close()
 
 
 def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:
