@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 START_SECONDS = 90.0
+TRIES = 3
 TOKEN = "t" * 64
 
 
@@ -53,7 +54,19 @@ class Head:
         }
 
     def start(self) -> None:
-        """Start it, and wait until it takes jobs."""
+        """Start it, and wait until it takes jobs; Ray gives up too soon on a busy machine."""
+        for _ in range(TRIES):
+            self._launch()
+            end = time.monotonic() + START_SECONDS
+            while self._process.poll() is None and time.monotonic() < end:
+                if self._takes_jobs():
+                    return
+                time.sleep(0.3)
+            told = self._log.read_text()
+            self.kill()
+        raise AssertionError(told)
+
+    def _launch(self) -> None:
         self.temp_dir = tempfile.mkdtemp(prefix="gor", dir="/tmp")  # Ray's socket paths are short
         self._log = Path(self.temp_dir, "head.log")
         env = {name: value for name, value in self.env.items() if name != "PYTHONPATH"}
@@ -72,11 +85,6 @@ class Head:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        end = time.monotonic() + START_SECONDS
-        while not self._takes_jobs():
-            assert time.monotonic() < end, self._log.read_text()
-            assert self._process.poll() is None, self._log.read_text()
-            time.sleep(0.3)
 
     def _takes_jobs(self) -> bool:
         headers = {"authorization": f"Bearer {self.token}"}
@@ -90,14 +98,23 @@ class Head:
 
     def kill(self) -> None:
         """End it at once, with all that it has started, and whatever it knew."""
-        root = psutil.Process(self._process.pid)
-        family = [root, *root.children(recursive=True)]
-        for process in family:
+        mine = [process for process in psutil.process_iter() if self._is_mine(process)]
+        for process in mine:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._process.wait(30)
-        psutil.wait_procs(family[1:], timeout=30)
+        psutil.wait_procs(mine, timeout=30)
         shutil.rmtree(self.temp_dir, ignore_errors=True)
+
+    def _is_mine(self, process: psutil.Process) -> bool:
+        """Whether it belongs to this head: it, its children, and what names its directory."""
+        with contextlib.suppress(psutil.Error):
+            if process.pid == self._process.pid:
+                return True
+            if any(parent.pid == self._process.pid for parent in process.parents()):
+                return True
+            return process.pid != os.getpid() and self.temp_dir in " ".join(process.cmdline())
+        return False
 
     def __enter__(self) -> Head:
         self.start()

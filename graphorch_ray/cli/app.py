@@ -21,6 +21,7 @@ COMMANDS = {
     "report": ("pictures", "Make the report of a run from its trace."),
     "submit": ("submitting", "Run a command of this program as a Ray job."),
     "attach": ("submitting", "Follow a job that was submitted before."),
+    "runs": ("hosted", "List, show, hold or stop the hosted runs of a cluster."),
     "doctor": ("doctor", "Check what runs need, and say what to do."),
     "completion": ("completion", "Print the shell's completion script."),
 }

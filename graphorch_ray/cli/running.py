@@ -156,6 +156,11 @@ how_it_runs = _options(
     help="For nodes without a policy of their own; waits of 1 s, 2 s, 4 s, …",
 )
 @click.option(
+    "--hosted",
+    metavar="NAME",
+    help="Give the run to the cluster under this name, and end; see `runs`.",
+)
+@click.option(
     "--on-multiple-states", type=click.Choice(get_args(OnMultipleStates)), default="first"
 )
 @how_it_runs
@@ -173,6 +178,7 @@ def run(
     keep_last: int | None,
     max_workers: int,
     retries: int,
+    hosted: str | None,
     on_multiple_states: OnMultipleStates,
     address: str | None,
     backend: Backend | None,
@@ -187,7 +193,7 @@ def run(
     found = load_graph(graph)
     state_class = State if state is None else load_class(state, State)
     initial = read_state(source, rows, state_class)
-    _join(address, backend)
+    join(address)
     from ..executor import GraphExecutor
 
     kept: dict[str, Any] = {}
@@ -212,7 +218,22 @@ def run(
             on_multiple_states=on_multiple_states,
             **kept,
         )
+    if hosted is not None:
+        return _host(session, executor, hosted, how)
     return go(session, executor, f" --graph {graph}", **how)
+
+
+def _host(session: Session, executor: GraphExecutor, name: str, how: dict[str, Any]) -> int:
+    """Give a run to the cluster."""
+    for option in ("output", "report", "trace"):
+        if how[option] is not None:
+            raise CommandError(f"--{option} needs somebody who waits for it, --hosted nobody")
+    if not os.environ.get("RAY_ADDRESS"):
+        raise CommandError("--hosted needs a cluster that stays: give --address, or RAY_ADDRESS")
+    executor.submit(how["max_supersteps"], how["superstep_timeout"], name=name)
+    session.tell(f"it runs in the cluster; see to it with `graphorch-ray runs show {name}`")
+    session.show(name, {"name": name, "run_id": executor.run_id})
+    return ExitCode.OK
 
 
 @click.command()
@@ -245,7 +266,7 @@ def resume(
     """
     _check_files(how)
     found = None if graph is None else load_graph(graph)
-    _join(address, backend)
+    join(address)
     from ..executor import GraphExecutor
 
     executor = GraphExecutor.resume(
@@ -339,6 +360,17 @@ def _newest_run(
     return executor
 
 
+def write_result(
+    session: Session, state: State | None, output: str | None, facts: dict[str, Any]
+) -> None:
+    """Print a final state, or write it to a file, with facts about it for scripts."""
+    if output is not None:
+        facts = {**facts, "output": _written(state if state is not None else State(), output)}
+        session.show(f"wrote {facts['output']}", facts)
+    else:
+        session.show(_shortened(session.out, facts["state"]), facts)
+
+
 def _written(state: State, path: str) -> str:
     """Write the result, as JSON beside its place where it cannot be written as asked for.
 
@@ -417,8 +449,8 @@ def connect() -> None:
         say(connected)
 
 
-def _join(address: str | None, backend: str | None) -> None:
-    """Name the cluster to join, where the run is to go to one."""
+def join(address: str | None) -> None:
+    """Name the cluster that this process is to join, where it joins one."""
     if address is not None:
         os.environ["RAY_ADDRESS"] = address
 

@@ -20,6 +20,8 @@ from ..errors import (
     GraphOrchestratorException,
     JobFailedError,
     ResourceRequestError,
+    RunExistsError,
+    RunNotFoundError,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,7 +73,9 @@ def exit_code_of(error: BaseException) -> ExitCode:
     if isinstance(error, GraphExecutionError):
         # A run that ends because its checkpoints cannot be written says so as its cause.
         return _of_cause(error.__cause__)
-    if isinstance(error, GraphOrchestratorException):
+    if isinstance(error, RunExistsError | RunNotFoundError):
+        return ExitCode.USAGE
+    if isinstance(error, GraphOrchestratorException | TimeoutError):
         return ExitCode.FAILED
     if isinstance(error, ValueError | TypeError | OSError):
         return ExitCode.USAGE
@@ -107,7 +111,8 @@ class Session:
 
         Ray brings what nodes print with a delay, so that this lasts until `give_output_back`.
         """
-        self._out, sys.stdout = sys.stdout, sys.stderr
+        if self._out is None:
+            self._out, sys.stdout = sys.stdout, sys.stderr
 
     def give_output_back(self) -> None:
         """Undo `take_output`."""
@@ -155,8 +160,8 @@ def one_line(text: str) -> str:
     return f"{lines[0]} […]"
 
 
-def common(function: F) -> F:
-    """Give a command the options that all have, and the `Session` as its first argument."""
+def flags(function: F) -> F:
+    """Give a command the options that all have."""
 
     def keep(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
         def callback(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -165,22 +170,25 @@ def common(function: F) -> F:
 
         return callback
 
-    @click.option(
-        "--json",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=keep("as_json"),
-        help="Print one JSON document on standard output, for scripts.",
-    )
-    @click.option(
-        "--verbose",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=keep("verbose"),
-        help="Show the traceback of an error.",
-    )
+    for option, attribute, text in (
+        ("--verbose", "verbose", "Show the traceback of an error."),
+        ("--json", "as_json", "Print one JSON document on standard output, for scripts."),
+    ):
+        function = click.option(
+            option,
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=keep(attribute),
+            help=text,
+        )(function)
+    return function
+
+
+def common(function: F) -> F:
+    """Give a command the options that all have, and the `Session` as its first argument."""
+
+    @flags
     @click.pass_obj
     @functools.wraps(function)
     def command(session: Session, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,9 +233,34 @@ def _read_until(file: int, text: str | None) -> str:
     return read
 
 
-def test_from_python(
-    head: Head, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_the_page_says_of_jobs_is_true(head: Head, tmp_path: Path) -> None:
+    """docs/command-line.md: its `submit`, and its program, with this head's address."""
+    page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.M | re.S)
+    (tmp_path / "flow.py").write_text(next(code for kind, code in blocks if kind == "python"))
+    (tmp_path / "names.json").write_text('["Ada", "Bob"]')
+    (line,) = (code for kind, code in blocks if kind == "sh" and " submit " in code)
+    program, *arguments = shlex.split(line.replace("http://10.0.0.1:8265", head.url))
+    assert program == "graphorch-ray"
+    done = client(head, tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (0, "wrote out.json\n"), done.stderr
+    said = json.loads((tmp_path / "out.json").read_text())["messages"]
+    assert said == ["HELLO, ADA!", "HELLO, BOB!"]
+    assert (tmp_path / "run.html").exists()
+
+    (code,) = (code for kind, code in blocks if kind == "py")
+    ran = subprocess.run(
+        [sys.executable, "-c", code.replace("http://10.0.0.1:8265", head.url)],
+        cwd=tmp_path,
+        env=environment(head),
+        capture_output=True,
+        text=True,
+        timeout=SLOW,
+    )
+    assert ran.stdout == f"{said}\n", ran.stderr
+
+
+def test_from_python(head: Head, project: Path) -> None:
     program = f"""
 import json
 from graphorch_ray import GraphExecutionError, jobs
@@ -301,11 +327,22 @@ def test_what_the_cluster_lacks_is_one_sentence(head: Head, project: Path) -> No
         "not found": (*address, "--python", "/no/python", "--", "run", "mine.flow:greeting"),
     }
     (project / "needs.py").write_text("import words_from_elsewhere\n")
-    for text, arguments in jobs.items():
-        done = client(head, project, "submit", *arguments)
-        assert done.returncode not in (0, 1), done.stderr
-        assert text in done.stderr
-        assert "Traceback" not in done.stderr
+    started = {
+        text: subprocess.Popen(
+            command("submit", *arguments),
+            cwd=project,
+            env=environment(head),
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        for text, arguments in jobs.items()
+    }
+    for text, process in started.items():
+        _, said = process.communicate(timeout=SLOW)
+        assert process.returncode not in (0, 1), said
+        assert text in said
+        assert "Traceback" not in said
 
 
 def test_another_version_on_the_cluster_is_refused_where_it_is_not_shipped(

@@ -48,9 +48,14 @@ def test_help_lists_every_command(cli: Cli) -> None:
         assert text in done.out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_the_common_options(cli: Cli, name: str) -> None:
-    done = cli(name, "--help")
+RUNS = ["list", "show", "pause", "resume", "cancel", "result"]
+
+
+@pytest.mark.parametrize(
+    "name", [*([name] for name in COMMANDS), *(["runs", name] for name in RUNS)], ids=" ".join
+)
+def test_every_command_has_help_and_the_common_options(cli: Cli, name: list[str]) -> None:
+    done = cli(*name, "--help")
     assert done.code == 0
     assert "--json" in done.out
     assert "--verbose" in done.out
@@ -70,6 +75,8 @@ def test_version(cli: Cli) -> None:
         (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (["submit"], "After -- comes what the job is to run"),
         (["submit", "--", "draw", "flow:graph"], "After -- comes what the job is to run"),
+        (["run", "flow:graph", "--hosted", "x"], "--hosted needs a cluster that stays"),
+        (["run", "flow:graph", "--hosted", "x", "--report", "r.html"], "--report needs somebody"),
         (["submit", "--", "run"], "Missing argument 'MODULE:GRAPH'"),
         (["submit", "--", "run", "flow.py:graph"], "The job would not have 'flow.py'"),
         (["submit", "--working-dir", ".", "--", "run", "no.py:g"], "There is no 'no.py' in"),
