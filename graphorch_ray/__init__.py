@@ -20,18 +20,24 @@ from .errors import (
     InvalidNodeActionOutput,
     InvalidRoutingFunctionOutput,
     InvalidToolMethodOutput,
+    JobFailedError,
     NodeActionNotDecoratedError,
     NodeNotFoundError,
     NodeTimeoutError,
     RemoteError,
     ResourceRequestError,
     RoutingFunctionNotDecoratedError,
+    RunCancelledError,
+    RunExistsError,
+    RunLostError,
+    RunNotFoundError,
     SerializationError,
     StateLostError,
     ToolMethodNotDecorated,
     WorkerLostError,
 )
 from .executor import GraphExecutor
+from .many import ManyResult, run_many
 from .model import (
     AggregatorNode,
     AIActionBase,
@@ -56,6 +62,7 @@ from .model import (
     tool_method,
 )
 from .policies import NodeOptions, RetryPolicy
+from .runs import RunHandle, RunStatus, get_run, list_runs
 from .runtime import ExecutionInfo, current_execution
 from .state import State
 from .telemetry import NodeSummary, RunSummary
@@ -92,6 +99,8 @@ __all__ = [
     "InvalidNodeActionOutput",
     "InvalidRoutingFunctionOutput",
     "InvalidToolMethodOutput",
+    "JobFailedError",
+    "ManyResult",
     "Node",
     "NodeActionNotDecoratedError",
     "NodeNotFoundError",
@@ -103,6 +112,12 @@ __all__ = [
     "ResourceRequestError",
     "RetryPolicy",
     "RoutingFunctionNotDecoratedError",
+    "RunCancelledError",
+    "RunExistsError",
+    "RunHandle",
+    "RunLostError",
+    "RunNotFoundError",
+    "RunStatus",
     "RunSummary",
     "SerializationError",
     "State",
@@ -113,11 +128,14 @@ __all__ = [
     "WorkerLostError",
     "aggregator_action",
     "current_execution",
+    "get_run",
     "list_checkpoints",
+    "list_runs",
     "node_action",
     "passThrough",
     "pass_through",
     "routing_function",
+    "run_many",
     "selectRandomState",
     "select_random_state",
     "tool_method",

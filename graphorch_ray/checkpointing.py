@@ -97,8 +97,21 @@ class Keeper:
 
     # --- a run begins -------------------------------------------------------------------------
 
-    async def open(self, pool: Pool, wake: Callable[[], None], warn: Callable[[str], None]) -> bool:
+    async def open(
+        self,
+        pool: Pool,
+        wake: Callable[[], None],
+        warn: Callable[[str], None],
+        *,
+        own_line: bool = False,
+    ) -> bool:
         """Take a line to write to, and give the pool its vault.
+
+        Args:
+            pool: the pool of the run.
+            wake: called when `fault` is set.
+            warn: where a sentence goes that the user should read.
+            own_line: begin a line with a header of this executor's own in any case.
 
         Returns:
             Whether nothing in the line tells where this run stands, so that it is to be recorded.
@@ -111,13 +124,19 @@ class Keeper:
         self.fault = None
         if self._line is None:
             self._options = data_of(self._executor).options()
-            self._unrecorded = await asyncio.to_thread(self._take_line)
+            self._unrecorded = await asyncio.to_thread(self._take_line, own_line)
             if self._unfinished is not None:
                 warn(self._unfinished)
         pool.vault = vault_of(self._store, self._line)
         return self._unrecorded
 
-    def _take_line(self) -> bool:
+    @property
+    def line_name(self) -> str:
+        """The line that is written to, once it is open."""
+        name: str = self._line.name
+        return name
+
+    def _take_line(self, own_line: bool) -> bool:
         origin, kept = self._executor._origin, self._executor._origin_kept
         if origin is None or kept is None or not _same_place(origin.url, self._store.url):
             self._tell_of_unfinished()
@@ -131,7 +150,8 @@ class Keeper:
             if not _tells_of(claimed, superstep, kept):
                 raise self._overtaken(line, claimed)
             self._newest = claimed
-            if line.header.fingerprint not in ("", self._executor.graph.fingerprint):
+            same = line.header.fingerprint in ("", self._executor.graph.fingerprint)
+            if own_line or not same:
                 self._branch_off(line, claimed.seq)  # a line's header tells of its graph
                 return True
             self._line = line
@@ -170,7 +190,7 @@ class Keeper:
             line, newest = find(self._store)
         except FileNotFoundError:
             return
-        if newest.status == "finished":
+        if newest.status == "finished" or line.header.run_id == self._executor.run_id:
             return
         url = self._store.url
         self._unfinished = (

@@ -26,9 +26,15 @@
     │   ├── StateLostError
     │   ├── RemoteError
     │   └── SerializationError
+    ├── a hosted run
+    │   ├── RunExistsError
+    │   ├── RunNotFoundError          (also a LookupError)
+    │   ├── RunCancelledError
+    │   └── RunLostError
     ├── the cluster
     │   ├── ResourceRequestError
-    │   └── ClusterConnectionError    (also a ConnectionError)
+    │   ├── ClusterConnectionError    (also a ConnectionError)
+    │   └── JobFailedError
     └── CheckpointError
         └── CheckpointConflictError
 
@@ -59,12 +65,17 @@ __all__ = [
     "InvalidNodeActionOutput",
     "InvalidRoutingFunctionOutput",
     "InvalidToolMethodOutput",
+    "JobFailedError",
     "NodeActionNotDecoratedError",
     "NodeNotFoundError",
     "NodeTimeoutError",
     "RemoteError",
     "ResourceRequestError",
     "RoutingFunctionNotDecoratedError",
+    "RunCancelledError",
+    "RunExistsError",
+    "RunLostError",
+    "RunNotFoundError",
     "SerializationError",
     "StateLostError",
     "ToolMethodNotDecorated",
@@ -341,6 +352,70 @@ class SerializationError(GraphOrchestratorException):
         super().__init__(f"Cannot serialize {what} ({where}).")
 
 
+# --- a hosted run -------------------------------------------------------------------------------
+
+
+class RunExistsError(GraphOrchestratorException):
+    """The cluster has a hosted run of that name.
+
+    Attributes:
+        name: The name.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Name the run."""
+        self.name = name
+        super().__init__(
+            f"The cluster has a run named '{name}' already, or keeps the result of one. Choose "
+            f"another name, or look at that one with get_run({name!r})."
+        )
+
+
+class RunNotFoundError(GraphOrchestratorException, LookupError):
+    """The cluster has no hosted run of that name, or has one no longer.
+
+    Attributes:
+        name: The name.
+        reason: What is known.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Name the run and say what is known."""
+        super().__init__(f"There is no run named '{name}': {reason}.")
+        self.name = name
+        self.reason = reason
+
+
+class RunCancelledError(GraphOrchestratorException):
+    """A hosted run was cancelled, so that it has no result.
+
+    Attributes:
+        name: The run.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Name the run."""
+        self.name = name
+        super().__init__(f"Run '{name}' was cancelled.")
+
+
+class RunLostError(GraphOrchestratorException):
+    """The driver of a hosted run died, and is not replaced.
+
+    Attributes:
+        name: The run.
+        reason: What became of the driver.
+        left: What is left of the run.
+    """
+
+    def __init__(self, name: str, reason: str, left: str) -> None:
+        """Name the run, and say what happened and what is left."""
+        self.name = name
+        self.reason = reason
+        self.left = left
+        super().__init__(f"The driver of run '{name}' is lost; {left}. Ray says: {reason}")
+
+
 # --- the cluster --------------------------------------------------------------------------------
 
 
@@ -381,6 +456,27 @@ class ClusterConnectionError(GraphOrchestratorException, ConnectionError):
     def __str__(self) -> str:
         """Return the message alone."""
         return str(self.args[0]) if self.args else ""
+
+
+class JobFailedError(GraphOrchestratorException):
+    """A Ray job was refused, or ended without a result.
+
+    Attributes:
+        job_id: The job.
+        status: Its state, as Ray names it; ``"REFUSED"`` where it never became one.
+        message: What happened.
+        exit_code: Its command's exit code; None where it never ran, or was killed.
+    """
+
+    def __init__(
+        self, job_id: str, status: str, message: str, exit_code: int | None = None
+    ) -> None:
+        """Name the job and say what happened."""
+        self.job_id = job_id
+        self.status = status
+        self.message = message
+        self.exit_code = exit_code
+        super().__init__(f"Job '{job_id}' {status.lower()}: {message}")
 
 
 class CheckpointError(GraphOrchestratorException):

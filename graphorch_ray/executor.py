@@ -8,41 +8,32 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from .checking import check, check_choice, check_count, check_seconds
 from .checkpoint import CheckpointData
-from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates, Later, Origin
 from .checkpoint.settings import CheckpointSettings, check_settings
 from .checkpointing import Keeper
 from .clock import Clock, SystemClock
 from .engine import Phase, SuperstepMachine
-from .errors import GraphExecutionError, GraphWarning
+from .errors import GraphExecutionError
 from .model.graph import Graph
 from .policies import OnMultipleStates, RetryPolicy
-from .restoring import check_options, data_of, say_created, stand_at
+from .restoring import data_of, executor_from, say_created
 from .run import Run
 from .runtime import ActiveStates, Backend, PoolKind, make_pool
 from .state import State
-from .telemetry import (
-    Event,
-    EventHub,
-    Observer,
-    RunSummary,
-    configured_listeners,
-    message_count,
-)
+from .telemetry import EventHub, configured_listeners, message_count
 from .telemetry import events as ev
-from .telemetry.observers import BUFFERED_EVENTS, follow
+from .watching import Watched
 
 if TYPE_CHECKING:
-    from .telemetry.report.record import RunRecord
+    from .runs import RunHandle
 
 
-class GraphExecutor:
+class GraphExecutor(Watched):
     """Runs a graph on Ray, or in this process.
 
     Args:
@@ -148,13 +139,14 @@ class GraphExecutor:
         self._superstep = 0
         self._finished = False
         self._running = False
+        self._sharing = 1
+        self._at_barrier: Callable[[], Awaitable[None]] | None = None
         self._warned: set[str] = set()
         self._hub = self._new_hub()
         if allow_fallback_from_checkpoint and checkpoint_path is None:
             reason = "Fallback from checkpoint is enabled, but no checkpoint_path is provided."
             self._hub.refused(reason)
             raise GraphExecutionError("GraphExecutor", reason)
-        self._record: RunRecord | None = None
         self._keeper: Keeper | None = None
         self._open_place()
 
@@ -213,11 +205,6 @@ class GraphExecutor:
         if isinstance(self._final, Later) and self._kept is not None:
             return None if self._kept.final is None else self._kept.size(self._kept.final)
         return message_count(self.final_state)
-
-    @property
-    def summary(self) -> RunSummary:
-        """Facts about the run so far; may be read while it runs."""
-        return self._hub.summary()
 
     # --- running ------------------------------------------------------------------------------
 
@@ -285,81 +272,51 @@ class GraphExecutor:
             if self._record is not None:
                 await self._record.run_ended()
 
-    # --- watching -----------------------------------------------------------------------------
-
-    def add_observer(self, function: Callable[[Event], Any]) -> Observer:
-        """Have a function told every event of this executor's runs, from now on.
-
-        It is called in a thread of its own, one event after another; `remove()` on what is
-        returned ends that. The run never waits for it, and does not mind if it fails: up to
-        10,000 events wait for it, further ones are dropped and counted in an `EventsDropped`.
-
-        Raises:
-            TypeError: it is no function, or a coroutine function.
-
-        Example:
-            ```python
-            executor.add_observer(lambda event: print(event.name))
-            ```
-        """
-        return self._hub.add_observer(function)
-
-    def stream(
+    def submit(
         self,
         max_supersteps: int = 100,
         superstep_timeout: float | None = 300.0,
         *,
-        buffer: int = BUFFERED_EVENTS,
-    ) -> AsyncIterator[Event]:
-        """Run the graph, giving each event as it happens.
+        name: str | None = None,
+        max_restarts: int | None = None,
+        keep_result: float = 600.0,
+        actor_options: Mapping[str, Any] | None = None,
+    ) -> RunHandle:
+        """Have the cluster run the graph, whatever becomes of this process.
 
-        The run does not wait for whoever reads: `buffer` events wait at most, further ones are
-        dropped and an `EventsDropped` stands in their place. The last event always comes;
-        what `execute()` would raise is raised after it. To stop reading is to cancel the run.
-
-        Example:
-            ```python
-            async for event in executor.stream():
-                print(event.name)
-            print(executor.final_state)
-            ```
-        """
-        check_count("buffer", buffer, 1)
-        return follow(self._hub, lambda: self.execute(max_supersteps, superstep_timeout), buffer)
-
-    def report(self, path: str | os.PathLike[str]) -> None:
-        """Write the report of a run: one HTML file that works offline.
-
-        Asked for before a run, it is written when the run ends, however it ends. Asked for again
-        afterwards, it is written at once. Recording costs some time for each attempt, so nothing
-        is recorded before the first call.
+        A driver on one of Ray's machines takes the run over, with this executor's options. With
+        a `checkpoint_path`, one that dies is replaced, and goes on from the newest checkpoint.
 
         Args:
-            path: the file; one that is there is replaced.
+            max_supersteps, superstep_timeout: as for `execute()`.
+            name: what `get_run` finds it by. Default: the graph's name and part of the run's id.
+            max_restarts: how often the driver is replaced. Default: 3; without a path 0.
+            keep_result: seconds for which status and result stay in the cluster after the end.
+            actor_options: where the driver is to be, as Ray's options of an actor: `resources`,
+                `label_selector`, `scheduling_strategy`, `num_cpus` (default 0), and the like.
 
         Raises:
-            RuntimeError: the run that it is to tell of was not recorded.
+            RunExistsError: the name is taken.
+            CheckpointError: the path cannot be written to, or no other process could see it.
+            ClusterConnectionError, SerializationError: before any work.
 
         Example:
             ```python
-            executor.report("run.html")
-            executor.run()
+            handle = executor.submit(name="nightly")
+            final = handle.result()
             ```
         """
-        if self._record is None:
-            if self.summary.status != "new":
-                raise RuntimeError(
-                    "This run was not recorded. Call executor.report(path) before "
-                    "executor.run(), or set up telemetry.configure(file='trace.jsonl') and use "
-                    "telemetry.report.write_report('trace.jsonl', path)."
-                )
-            from .telemetry.report.record import RunRecord  # brings the OpenTelemetry SDK
+        from .runs.submit import submit
 
-            self._record = RunRecord(self._hub, self.graph)
-        if self._record.has_run and not self._running:
-            self._record.write(path)
-        else:
-            self._record.want(path)
+        return submit(
+            self,
+            max_supersteps,
+            superstep_timeout,
+            name=name,
+            max_restarts=max_restarts,
+            keep_result=keep_result,
+            actor_options=actor_options,
+        )
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -411,42 +368,8 @@ class GraphExecutor:
             CheckpointError: the graph is another one than the checkpoint's (the message lists
                 what changed), or states wait at nodes that it does not have.
         """
-        check(
-            "chkpt",
-            chkpt,
-            CheckpointData,
-            "a CheckpointData; load a file with CheckpointData.load(path)",
-        )
-        if chkpt.origin is not None:
-            check_options(chkpt)
-        fallback = chkpt.allow_fallback_from_checkpoint
-        if fallback and checkpoint_path is None:
-            warnings.warn(
-                "The checkpoint's run had allow_fallback_from_checkpoint=True. It is off now, for "
-                "no checkpoint_path was given to from_checkpoint().",
-                GraphWarning,
-                stacklevel=2,
-            )
-            fallback = False
-        if graph is not None and not allow_graph_change:
-            check_same_graph(chkpt.fingerprint, chkpt.node_fingerprints, graph)
-        every = chkpt.checkpoint_every if checkpoint_every is None else checkpoint_every
-        executor = cls(
-            graph or chkpt.graph,
-            chkpt._initial_state,  # type: ignore[arg-type]
-            chkpt.max_workers,
-            chkpt.retry_policy,
-            checkpoint_path,
-            every,
-            fallback,
-            backend=backend,
-            on_multiple_states=chkpt.on_multiple_states,  # type: ignore[arg-type]
-            infrastructure_retries=chkpt.infrastructure_retries,
-            clock=clock,
-            **{**chkpt.settings, **settings},
-        )
-        stand_at(executor, chkpt)
-        return executor
+        given = checkpoint_path, checkpoint_every, graph, allow_graph_change, backend, clock
+        return executor_from(cls, chkpt, *given, settings)
 
     @classmethod
     def resume(

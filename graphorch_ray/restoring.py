@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from .checking import check_choice, check_count
+from .checking import check, check_choice, check_count
 from .checkpoint import CheckpointData
+from .checkpoint.facts import check_same_graph
 from .checkpoint.kept import KeptStates
 from .checkpoint.manifest import Stored
-from .checkpoint.settings import check_settings, remembered
+from .checkpoint.settings import CheckpointSettings, check_settings, remembered
+from .clock import Clock
 from .engine import Activation, Finished, SuperstepMachine
-from .errors import CheckpointError
+from .errors import CheckpointError, GraphWarning
+from .model.graph import Graph
 from .policies import OnMultipleStates
-from .runtime import Pool, StoredPayload
+from .runtime import Backend, Pool, StoredPayload
 from .state import State
 from .telemetry import events as ev
 
@@ -100,6 +104,55 @@ def restored(pool: Pool, kept: KeptStates) -> tuple[list[Activation], Any, list[
         for result in kept.done
     ]
     return frontier, final, done
+
+
+def executor_from(
+    cls: type[GraphExecutor],
+    chkpt: CheckpointData,
+    checkpoint_path: str | None,
+    checkpoint_every: int | None,
+    graph: Graph | None,
+    allow_graph_change: bool,
+    backend: Backend | None,
+    clock: Clock | None,
+    settings: CheckpointSettings,
+) -> GraphExecutor:
+    """Make an executor of a checkpoint; see `GraphExecutor.from_checkpoint`."""
+    check(
+        "chkpt",
+        chkpt,
+        CheckpointData,
+        "a CheckpointData; load a file with CheckpointData.load(path)",
+    )
+    if chkpt.origin is not None:
+        check_options(chkpt)
+    fallback = chkpt.allow_fallback_from_checkpoint
+    if fallback and checkpoint_path is None:
+        warnings.warn(
+            "The checkpoint's run had allow_fallback_from_checkpoint=True. It is off now, for "
+            "no checkpoint_path was given to from_checkpoint().",
+            GraphWarning,
+            stacklevel=3,
+        )
+        fallback = False
+    if graph is not None and not allow_graph_change:
+        check_same_graph(chkpt.fingerprint, chkpt.node_fingerprints, graph)
+    executor = cls(
+        graph or chkpt.graph,
+        chkpt._initial_state,  # type: ignore[arg-type]
+        chkpt.max_workers,
+        chkpt.retry_policy,
+        checkpoint_path,
+        chkpt.checkpoint_every if checkpoint_every is None else checkpoint_every,
+        fallback,
+        backend=backend,
+        on_multiple_states=chkpt.on_multiple_states,  # type: ignore[arg-type]
+        infrastructure_retries=chkpt.infrastructure_retries,
+        clock=clock,
+        **{**chkpt.settings, **settings},
+    )
+    stand_at(executor, chkpt)
+    return executor
 
 
 def check_options(chkpt: CheckpointData) -> None:

@@ -54,14 +54,18 @@ class Run:
     """One call of `execute()`."""
 
     def __init__(
-        self, executor: GraphExecutor, max_supersteps: int, superstep_timeout: float | None
+        self,
+        executor: GraphExecutor,
+        max_supersteps: int,
+        superstep_timeout: float | None,
+        pool: Pool | None = None,
     ) -> None:
         self._executor = executor
         self._hub = executor._hub
         self._keeper = executor._keeper
         self._timeout = superstep_timeout
         self._clock = executor._clock
-        self._pool: Pool = make_pool(executor.backend)
+        self._pool: Pool = pool or make_pool(executor.backend)
         self._events: list[Event] = []
         self._warned: GraphWarning | None = None
         self._mailbox = asyncio.Event()
@@ -96,6 +100,7 @@ class Run:
                     warn=self._warn,
                     superstep_timeout=self._timeout if self._clock.real else None,
                     pool=executor.pool,
+                    sharing=executor._sharing,
                 )
             )
             unrecorded = False
@@ -125,6 +130,22 @@ class Run:
                 processes=len(facts.processes),
             )
             raised = None  # it holds this frame, which would hold it
+
+    async def record_start(self) -> str:
+        """Have the store hold where the run stands, and run nothing: another process goes on.
+
+        Returns:
+            The line of checkpoints that is the run's.
+        """
+        keeper = self._keeper
+        assert keeper is not None
+        try:
+            if await keeper.open(self._pool, self._mailbox.set, self._warn, own_line=True):
+                await keeper.record("start", "running", self._machine())
+            return keeper.line_name
+        finally:
+            await keeper.close(None)
+            self._executor._machine = None
 
     def _machine(self) -> SuperstepMachine:
         """The machine of the run, standing where this call is to begin."""
@@ -169,6 +190,8 @@ class Run:
                     reach("barrier.before")
                     await self._superstep_ended(command)
                     reach("barrier.after")
+                    if command.frontier and self._executor._at_barrier is not None:
+                        await self._executor._at_barrier()
                 elif isinstance(command, RestoreCheckpoint):
                     await self._restore(machine, command.node_id)
                 elif isinstance(command, RunFinished):

@@ -27,7 +27,10 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 # The modules that put the rooms together.
 JOINERS = frozenset(
-    {"__init__", "checkpointing", "cli", "executor", "restoring", "run", "runs", "testing"}
+    {
+        *("__init__", "__main__", "checkpointing", "cli", "executor", "jobs", "many", "restoring"),
+        *("run", "runs", "testing", "watching"),
+    }
 )
 
 # What a room may not take from elsewhere.

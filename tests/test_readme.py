@@ -44,8 +44,10 @@ def run(code: str, folder: Path) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.parametrize("code", programs())
 def test_every_program_in_the_documents_runs(
-    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    if ".submit(" in code:
+        request.getfixturevalue("ray_session")
     monkeypatch.setenv("GRAPHORCH_BACKEND", "inline")
     monkeypatch.chdir(tmp_path)  # some write files
     _, printed = run(code, tmp_path)

@@ -87,7 +87,8 @@ class Place:
         Raises:
             CheckpointError: nothing that is installed can open such a URL.
         """
-        key = (os.getpid(), self.url, repr(self.storage_options), id(self.fs), id(self.sleep))
+        where = (local_path(self.url) if self.fs is None else None) or self.url
+        key = (os.getpid(), where, repr(self.storage_options), id(self.fs), id(self.sleep))
         with _opening:
             if key not in _opened:
                 if len(_opened) >= _MOST_OPENED:

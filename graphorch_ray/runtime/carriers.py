@@ -79,7 +79,7 @@ class TaskCarrier:
     def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
         """Start the call."""
         generator = self._task.remote(job, *arguments)
-        self._lane.pool.ledger.take(self._lane.request)
+        self._lane.pool.capacity.ledger.take(self._lane.request)
         self._lane.pool.tasks += 1
         self.stream = Stream(generator, self._lane.pool.inbox, call.reported, call.ended)
 
@@ -100,7 +100,7 @@ class TaskCarrier:
 
     def over(self) -> None:
         """The process is free or gone."""
-        self._lane.pool.ledger.give(self._lane.request)
+        self._lane.pool.capacity.ledger.give(self._lane.request)
         self._lane.pool.tasks -= 1
 
 
@@ -117,7 +117,7 @@ class WarmWorker:
         self._call: TaskCall | None = None
         self._started = False
         self._actor = _actor().options(**options).remote()
-        lane.pool.ledger.take(lane.request)
+        lane.pool.capacity.ledger.take(lane.request)
         said = self._actor.serve.remote()
         self.stream: Stream | None = Stream(said, lane.pool.inbox, self._reported, self._ended)
 

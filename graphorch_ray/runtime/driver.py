@@ -192,6 +192,10 @@ class DriverSide:
             if not node.is_async:
                 self._warn_abandoned(launch, "the end of its superstep")
 
+    def close(self) -> None:
+        """Give the threads back."""
+        self._threads.close()
+
     def _warn_abandoned(self, launch: Launch, when: str) -> None:
         self.context.warn(
             f"Node {launch.node_id!r} was still running in a thread of this process at {when}. "

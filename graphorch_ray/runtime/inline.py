@@ -117,8 +117,9 @@ class InlinePool:
         self._used = 0
 
     async def close(self) -> None:
-        """Stop; nothing else is held."""
+        """Stop, and give back the threads."""
         await self.stop()
+        self._driver.close()
 
     def put(self, state: State) -> Payload:
         """Take a private copy of a state."""

@@ -24,14 +24,9 @@ SHARED_WORKER_LOAD = 1000
 
 
 class LaneTable:
-    """The lanes of one pool, made as they are needed.
-
-    Attributes:
-        share: CPUs that a sync node asks for where it does not say.
-    """
+    """The lanes of one pool, made as they are needed."""
 
     def __init__(self, pool: RayPool) -> None:
-        self.share = 1.0
         self._pool = pool
         self._lanes: dict[Any, Lane] = {}
         self._by_node: dict[str, Lane] = {}
@@ -99,7 +94,7 @@ class LaneTable:
 
     def tasks_of(self, node: Node) -> Lane:
         """The lane of tasks with the resources that a node asks for."""
-        default = self.share if node.placement == "task" else 0.0
+        default = self._pool.capacity.share if node.placement == "task" else 0.0
         known = self._by_options.get((default, id(node.options)))
         if known is not None:
             return known

@@ -40,6 +40,7 @@ class RunContext:
         warn: where a sentence goes that the user should read.
         superstep_timeout: seconds for each superstep, where it is kept by the real clock.
         pool: what sync nodes run in.
+        sharing: how many runs like this one share the cluster, each with as many workers.
     """
 
     graph: Graph
@@ -50,6 +51,7 @@ class RunContext:
     warn: Callable[[str], None]
     superstep_timeout: float | None = None
     pool: PoolKind = "auto"
+    sharing: int = 1
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from ..errors import ClusterConnectionError
+from .ray_cluster import Cluster, check_joinable, describe
 
 CONNECT_SECONDS = 10.0
 """How long an address has to answer."""
@@ -40,7 +41,7 @@ def ensure_ray() -> str | None:
     if ray.is_initialized():
         return None
     if joins:
-        probe(address)
+        check_joinable(address, probe(address))
         _quiet(address=address)
         return f"joined the Ray cluster at {address} ({_size()})"
     _quiet(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
@@ -64,8 +65,11 @@ def _size() -> str:
     return ", ".join(parts)
 
 
-def probe(address: str) -> None:
+def probe(address: str) -> Cluster:
     """Make sure that a Ray answers at an address, for `ray.init` would wait for ever.
+
+    Returns:
+        What it says of itself. Whether this process can join it, `check_joinable` says.
 
     Raises:
         ClusterConnectionError: it does not, or the address is of a kind that cannot be used.
@@ -95,26 +99,23 @@ def probe(address: str) -> None:
             f"nothing answers there ({error}). Check the address, that the head node is up, and "
             "that its port can be reached from here; or unset RAY_ADDRESS to run locally",
         ) from error
-    _ask_head(address)
+    return _ask_head(address)
 
 
-def _ask_head(address: str) -> None:
-    """Ask the cluster's control service a question, in a thread, with a deadline."""
-    answer: list[Any] = []
+def _ask_head(address: str) -> Cluster:
+    """Ask the cluster's control service what it is, in a thread, with a deadline."""
+    answer: list[Cluster | Exception] = []
 
     def ask() -> None:
         try:
-            from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
-            client = GcsClient(address=address)
-            answer.append(client.internal_kv_get(b"session_name", b"session", timeout=5))
+            answer.append(describe(address, timeout=5))
         except Exception as error:
             answer.append(error)
 
     thread = threading.Thread(target=ask, name="graphorch-probe", daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS / 2)
-    if not answer or (isinstance(answer[0], Exception)):
+    if not answer or isinstance(answer[0], Exception):
         what = f"{type(answer[0]).__name__}: {answer[0]}" if answer else "no answer in time"
         raise ClusterConnectionError(
             address,
@@ -122,6 +123,7 @@ def _ask_head(address: str) -> None:
             "the port (6379 by default), that both ends run the same Ray version, and the "
             "cluster's token (RAY_AUTH_MODE, RAY_AUTH_TOKEN)",
         )
+    return answer[0]
 
 
 def say(line: str) -> None:

@@ -24,6 +24,12 @@ def _is_lost(error: exceptions.RayTaskError) -> bool:
     return any(name in f"{type(error.cause).__name__} {error}" for name in _LOST)
 
 
+def _cannot_import(error: exceptions.RayTaskError) -> bool:
+    """Whether a worker could not load what it was to call; only Ray's words tell."""
+    text = str(error)
+    return "failed to import on the worker" in text or "actor class failed to import" in text
+
+
 def is_lost(error: BaseException) -> bool:
     """True where a call or a fetch failed because an object is gone with its machine."""
     if isinstance(error, exceptions.RayTaskError):
@@ -65,4 +71,11 @@ def infrastructure_failure(error: BaseException | None) -> Failure:
     message = failure.message
     if reason == "object_lost":
         message = "a state that it needs is gone with the machine that held it"
+    elif isinstance(error, exceptions.RayTaskError) and _cannot_import(error):
+        last = message.strip().splitlines()[-1]
+        message = (
+            f"the worker at {error.ip} has no graphorch_ray, or another one than this process "
+            f"({last}). Install the same version on all machines of the cluster, or send the run "
+            "as a job, which brings its own: `graphorch-ray submit`"
+        )
     return Failure(failure.type_name, failure.mro_names, message, "", None, reason)

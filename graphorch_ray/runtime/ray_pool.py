@@ -19,7 +19,9 @@ from ..model.attempt import (
 )
 from ..model.nodes import Node
 from ..state import State
+from . import capacity
 from .batches import Timings
+from .capacity import Capacity
 from .driver import DriverSide, Inputs
 from .facts import facts_of
 from .failures import capture, unpack
@@ -32,15 +34,6 @@ from .payload import Payload
 from .pool import PoolFacts, RunContext
 from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
-from .resources import (
-    Ledger,
-    Machine,
-    check_possible,
-    default_share,
-    machines,
-    machines_to_come,
-    process_limit,
-)
 from .states import States, tell_made
 from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
@@ -48,9 +41,6 @@ from .stretch import Stretches
 from .task_lane import TaskLane
 from .tracks import Tracks
 from .wire import Done, Failed, Job, Report, Track, packed
-
-MACHINE_WAIT_SECONDS = 600.0
-"""How long an attempt waits for a machine that an autoscaler could add."""
 
 OWN_TASK_CLEANUP_SECONDS = 0.95
 """How long after a superstep's time-out a coroutine in a task of its own has to stop."""
@@ -68,7 +58,6 @@ class RayPool:
     def __init__(self) -> None:
         self.facts = PoolFacts()
         self.tasks = 0
-        self.cores = 1
         self.fresh_tasks = 0
         """Tasks that began a moment ago, and may soon be over."""
         self.riders = 0
@@ -95,45 +84,17 @@ class RayPool:
         done = ensure_ray()
         if done is not None:
             say(done)
-        self._blocking, self._held = held_by_this_process()
-        cluster = machines(self._held)
-        self._states.alone = len(cluster) == 1
+        self._blocking, held = held_by_this_process()
+        self.capacity = Capacity(context, held)
+        self._states.alone = self.capacity.alone
         self._states.blocking = self._blocking
-        self._lanes.share = default_share(cluster, context.max_workers)
-        self.process_limit = process_limit(cluster)
-        self.cores = max(1, int(sum(m.resources.get("CPU", 0.0) for m in cluster)))
-        nodes = list(context.graph.nodes.values())
-        to_come = machines_to_come()
-        waiting = check_possible(nodes, cluster, self._lanes.share, to_come)
-        if waiting:
-            context.warn(
-                f"No machine of the cluster can run {waiting} yet. The autoscaler may add one; the "
-                f"nodes wait for it, {MACHINE_WAIT_SECONDS:g} s at most, and no longer than their "
-                "superstep's time."
-            )
-        self._awaits_machine = bool(waiting)
-        self.ledger = Ledger([*cluster, *to_come])
         ship_unreachable_modules()
         self._shelf.graph = context.graph
         self._writer = JobWriter(context, self._shelf)
-        self._ship(nodes)
-        self.stretches.prepare(Tracks(context.graph, self._writer))
-        self._warn_of_many(nodes, cluster)
-
-    def _ship(self, nodes: Iterable[Node]) -> None:
-        """Pickle all node code now, so that what cannot travel is known before work starts."""
-        for node in nodes:
+        for node in context.graph.nodes.values():  # what cannot travel is known before work starts
             if node.placement != "driver":
                 self._writer.kind(node, node.node_id)
-
-    def _warn_of_many(self, nodes: Sequence[Node], cluster: Sequence[Machine]) -> None:
-        tasks = sum(1 for node in nodes if node.placement == "task")
-        if min(tasks, self.context.max_workers) > self.process_limit:
-            self.context.warn(
-                f"max_workers={self.context.max_workers} could need as many processes at once, "
-                f"and the cluster's memory is good for about {self.process_limit}; sync nodes "
-                "are held to that. Waiting is cheaper in async nodes: they share a few processes."
-            )
+        self.stretches.prepare(Tracks(context.graph, self._writer))
 
     def begin_superstep(self, deadline: float | None, ahead: int) -> None:
         """Remember the deadline that `current_execution()` tells, and what may run ahead."""
@@ -169,8 +130,8 @@ class RayPool:
         lane = self._lanes.of(self._driver.node(launch))
         pending = self.pending(launch, lane)
         lane.queue.append(pending)
-        if self._awaits_machine:
-            self.later(MACHINE_WAIT_SECONDS, lambda: self._give_up_machine(pending))
+        if self.capacity.awaits_machine:
+            self.later(capacity.MACHINE_WAIT_SECONDS, lambda: self._give_up_machine(pending))
         return pending
 
     def pending(self, launch: Launch, lane: Lane) -> Pending:
@@ -187,7 +148,7 @@ class RayPool:
         if self._stopping or not (running or pending in pending.lane.queue):
             return
         try:
-            check_possible([pending.node], machines(self._held), self._lanes.share)
+            self.capacity.check_now(pending.node)
         except ResourceRequestError as error:
             if running:
                 pending.doom = capture(error)
@@ -509,6 +470,7 @@ class RayPool:
         self._lanes.close()
         self._states.clear()
         self._shelf.clear()
+        self._driver.close()
 
 
 def _with_handle(event: AttemptEvent, payload: Payload | None) -> AttemptEvent:

@@ -48,20 +48,29 @@ class TaskLane(Lane):
         """
         pool = self.pool
         node = self.queue[0].node
-        if pool.fresh_tasks >= pool.cores and not node.is_async and pool.timings.may_be_short(node):
+        if (
+            pool.fresh_tasks >= pool.capacity.cores
+            and not node.is_async
+            and pool.timings.may_be_short(node)
+        ):
             return False
         if any(worker.ready for worker in self._warm):
             return True
-        return pool.tasks < pool.process_limit and pool.ledger.fits(self.request)
+        return pool.tasks < pool.capacity.process_limit and pool.capacity.ledger.fits(self.request)
 
     def starved(self) -> bool:
         """Whether what it waits for is a resource that is taken."""
-        return not self.pool.ledger.fits(self.request)
+        return not self.pool.capacity.ledger.fits(self.request)
 
     def take(self) -> list[Pending]:
         """What starts next, out of the queue: one attempt, or a batch of short ones."""
-        slots = min(self.pool.context.max_workers, self.pool.process_limit, self.pool.cores)
-        return self.pool.timings.take(self.queue, slots)
+        return self.pool.timings.take(self.queue, self._slots)
+
+    @property
+    def _slots(self) -> int:
+        """Processes at once that short work is worth."""
+        capacity = self.pool.capacity
+        return min(self.pool.context.max_workers, capacity.process_limit, capacity.cores)
 
     def start(self, batch: Sequence[Pending]) -> None:
         """Start attempts, one after another in one process."""
@@ -114,21 +123,21 @@ class TaskLane(Lane):
         if first.node.is_async or pool.context.pool == "tasks":
             return
         if pool.context.pool == "actors":
-            wanted = min(pool.context.max_workers, pool.process_limit, pool.cores)
+            wanted = self._slots
         else:
             lone = not self.calls and not self.queue and pool.timings.is_short(first.node)
             self._lone = self._lone + 1 if lone else 0
             wanted = int(self._lone >= LONE_CALLS)
         # One at a time: as long as it starts, what it holds does nothing.
         starting = any(worker.starts for worker in self._warm)
-        if len(self._warm) < wanted and not starting and pool.ledger.fits(self.request):
+        if len(self._warm) < wanted and not starting and pool.capacity.ledger.fits(self.request):
             self._warm.append(WarmWorker(self, self._options))
 
     def dismiss(self, worker: WarmWorker) -> None:
         """A warm worker is gone."""
         if worker in self._warm:
             self._warm.remove(worker)
-            self.pool.ledger.give(self.request)
+            self.pool.capacity.ledger.give(self.request)
 
     def release_idle(self) -> bool:
         """End the warm workers that have nothing to do."""

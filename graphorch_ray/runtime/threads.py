@@ -26,9 +26,18 @@ class DaemonThreads:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._free = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """End the threads that have nothing to do, and each other one when its function returns."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, 0
+        for _ in range(free):
+            self._jobs.put(None)
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call `function(*args)` in a thread, in a copy of the current context.
@@ -67,17 +76,22 @@ class DaemonThreads:
                 return
         threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True).start()
 
-    def _work(self, job: _Job) -> None:
-        while True:
+    def _work(self, first: _Job) -> None:
+        job: _Job | None = first
+        del first
+        while job is not None:
             call, finish = job
             try:
                 value, error = call(), None
             except BaseException as raised:
                 value, error = None, raised
             with self._lock:
-                self._free += 1
+                closed = self._closed
+                self._free += not closed
             finish(value, error)
             del call, finish, job, value, error
+            if closed:
+                return
             try:
                 job = self._jobs.get(timeout=IDLE_SECONDS)
             except queue.Empty:

@@ -56,11 +56,11 @@ class WorkerLane(Lane):
 
     def starved(self) -> bool:
         """Whether it has no worker, for want of resources that are taken."""
-        return not self.workers and not self.pool.ledger.fits(self._request)
+        return not self.workers and not self.pool.capacity.ledger.fits(self._request)
 
     def _may_grow(self) -> bool:
         usable = sum(1 for w in self.workers if not (w.blocked and self._replace_blocked))
-        return usable < self._limit and self.pool.ledger.fits(self._request)
+        return usable < self._limit and self.pool.capacity.ledger.fits(self._request)
 
     def _choose(self, pending: Pending) -> Worker | None:
         """The least busy worker that may take this attempt."""
@@ -94,7 +94,7 @@ class WorkerLane(Lane):
             worker: Worker = TaskWorker(self, self._options)
         else:
             worker = ActorWorker(self, self._options)
-        self.pool.ledger.take(self._request)
+        self.pool.capacity.ledger.take(self._request)
         self.workers.append(worker)
         return worker
 
@@ -120,7 +120,7 @@ class WorkerLane(Lane):
         """A worker has ended."""
         if worker in self.workers:
             self.workers.remove(worker)
-            self.pool.ledger.give(self._request)
+            self.pool.capacity.ledger.give(self._request)
 
     def release_idle(self) -> bool:
         """End the workers that hold resources and have nothing to do."""

@@ -101,6 +101,11 @@ class Broadcast:
         if self._listeners:
             self._listeners = (*self._listeners, listener)
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether somebody was added, and not removed."""
+        return bool(self._added)
+
     def remove(self, listener: Listener) -> None:
         """Tell a listener nothing more."""
         self._added = [other for other in self._added if other is not listener]

@@ -298,8 +298,8 @@ def test_E4_what_an_autoscaler_could_add_is_waited_for_and_not_refused(monkeypat
 @pytest.mark.parametrize("kind", ["task", "model"])
 def test_E4_the_wait_for_an_autoscaler_is_bounded(monkeypatch, kind):
     to_come = [Machine({"CPU": 8.0, "GPU": 1.0}, {})]
-    monkeypatch.setattr("graphorch_ray.runtime.ray_pool.machines_to_come", lambda: to_come)
-    monkeypatch.setattr("graphorch_ray.runtime.ray_pool.MACHINE_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("graphorch_ray.runtime.capacity.machines_to_come", lambda: to_come)
+    monkeypatch.setattr("graphorch_ray.runtime.capacity.MACHINE_WAIT_SECONDS", 0.3)
     if kind == "task":
         node = ProcessingNode("n", echo, num_gpus=1)
     else:
