@@ -113,7 +113,7 @@ def test_E9_a_timeout_kills_a_warm_worker_and_is_the_nodes_own(tmp_path):
             time.sleep(600)
         return State([turn + 1, True])
 
-    executor, state = kept(hangs, timeout=1.0)
+    executor, state = kept(hangs, timeout=3.0)
     assert state.messages[-1] is True
     assert executor.summary.nodes["work"].timeouts == 1
     assert executor.summary.workers_lost == 0
