@@ -61,7 +61,7 @@ class RunRecord:
         from ..jsonlines import span_object
         from . import write_report
 
-        return write_report([span_object(span) for span in self._spans], path, self._graph)
+        return write_report([span_object(span.built()) for span in self._spans], path, self._graph)
 
     async def run_ended(self) -> None:
         """Write the reports that are wanted; what goes wrong is a warning, not the run's fault."""
