@@ -13,12 +13,14 @@ __all__ = [
     "CriticalStep",
     "ErrorGroup",
     "NodeFacts",
+    "SpanFacts",
     "critical_steps",
     "edges_taken",
     "error_groups",
     "fallbacks_taken",
     "node_facts",
     "quantile",
+    "span_facts",
 ]
 
 
@@ -55,6 +57,16 @@ class ErrorGroup:
     fatal: bool = False
     traceback: str = ""
     attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class SpanFacts:
+    """The spans of one name that code in nodes made: their seconds, and in which nodes."""
+
+    name: str
+    failed: int = 0
+    times: list[float] = field(default_factory=list)
+    nodes: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +118,18 @@ def _count(node: NodeFacts, attempt: Attempt) -> None:
         node.input_bytes = (node.input_bytes or 0) + attempt.input_bytes
     if attempt.output_bytes is not None:
         node.output_bytes = (node.output_bytes or 0) + attempt.output_bytes
+
+
+def span_facts(run: Run) -> list[SpanFacts]:
+    """Return facts about the spans that code in nodes made, by name, most time first."""
+    found: dict[str, SpanFacts] = {}
+    for attempt in run.attempts:
+        for span in attempt.spans:
+            facts = found.setdefault(span.name, SpanFacts(name=span.name))
+            facts.failed += span.failed
+            facts.times.append(span.ended - span.start)
+            facts.nodes[attempt.node_id] = None
+    return sorted(found.values(), key=lambda facts: -sum(facts.times))
 
 
 def quantile(values: Sequence[float], percent: int) -> float | None:
