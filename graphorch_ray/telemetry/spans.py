@@ -202,8 +202,8 @@ class SpanMaker:
 
     def _in_run(self, event: Event) -> None:
         if self._run is not None:
-            if isinstance(event, ev.ExecutorInit):
-                self._run.attributes.update(event.attributes())
+            if isinstance(event, ev.ExecutorInit):  # what the run itself said is newer
+                self._run.attributes = {**event.attributes(), **self._run.attributes}
             self._run.note(event)
         else:
             self._before.append(event)

@@ -144,6 +144,7 @@ def test_the_drawing_carries_counts_and_pales_what_did_not_run(tmp_path: Path) -
     assert "good_enough?" in text
     failed = report(failed_run(), tmp_path)
     assert re.search(r'go-is-failed" data-node="parse"', failed)
+    assert re.search(r'data-node="parse"[^>]*aria-label="parse · 1\u00a0\u00d7 · 3 failed', failed)
     assert re.search(r'go-is-unused" data-node="merge"', failed)
 
 
@@ -178,6 +179,15 @@ def test_a_failed_run_says_so_first_and_opens_its_traceback(tmp_path: Path) -> N
     assert "return page[0]" in text
     finished = report(small_run(), tmp_path)
     assert finished.index('id="errors"') > finished.index('id="timeline"')
+
+
+def test_time_before_the_first_superstep_is_told_apart(tmp_path: Path) -> None:
+    simulation = Simulation()
+    simulation.now += 5
+    simulation.superstep([Plan("start")])
+    assert re.search(
+        r"<b>5.02 s</b> before the first superstep", report(simulation.finish(), tmp_path)
+    )
 
 
 def test_what_there_was_none_of_has_no_section(tmp_path: Path) -> None:

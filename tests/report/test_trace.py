@@ -234,6 +234,17 @@ def test_the_critical_path_is_what_each_superstep_waited_for() -> None:
     assert retried.paused == pytest.approx(0.05)
 
 
+def test_a_failed_superstep_waited_for_what_failed_not_for_what_was_cancelled() -> None:
+    spans = failed_run()
+    (parse,) = [span for span in spans if span["name"] == "node parse"]
+    (page,) = [span for span in spans if span["name"] == "node page_5"]
+    page["attributes"]["graphorch.outcome"] = "cancelled"
+    page["endTimeUnixNano"] = parse["endTimeUnixNano"] + 1
+    last = critical_steps(read_run(spans))[-1].execution
+    assert last is not None
+    assert last.node_id == "parse"
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(1, 99))
 def test_a_quantile_lies_among_its_values(values: list[float], percent: int) -> None:
     found = quantile(values, percent)

@@ -27,6 +27,15 @@ def executor(graph, **options):
     return GraphExecutor(graph, State([1]), backend="inline", **options)
 
 
+def test_the_run_span_has_the_settings_of_the_run_not_those_of_the_beginning(spans):
+    run = executor(chain(ProcessingNode("a", echo)), max_workers=7)
+    run.max_workers = 3
+    run.run()
+    span = spans.one("run")
+    assert span.attributes["graphorch.max_workers"] == 3
+    assert events(span, "executor_init")[0]["max_workers"] == 7
+
+
 def test_a_run_is_one_tree_run_superstep_execution_attempt(spans):
     executor(chain(ProcessingNode("a", echo))).run()
     run = spans.one("run")

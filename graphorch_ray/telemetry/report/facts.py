@@ -182,7 +182,8 @@ def critical_steps(run: Run) -> list[CriticalStep]:
 
 
 def _critical(superstep: Superstep) -> CriticalStep:
-    last = max(superstep.executions, key=lambda execution: execution.end, default=None)
+    # What is cancelled ends when another one has failed: that is what all waited for.
+    last = max(superstep.executions, key=lambda e: (e.outcome != "cancelled", e.end), default=None)
     attempts = last.attempts if last is not None else []
     length = last.end - last.start if last is not None else 0.0
     queued = sum((a.ended if a.started is None else a.started) - a.queued for a in attempts)

@@ -183,7 +183,9 @@ def _critical_words(run: Run, steps: list[CriticalStep]) -> str:
             ("besides, in supersteps", "outside"),
         )
     ]
-    between = total - sum(step.superstep.end - step.superstep.start for step in steps)
+    before = steps[0].superstep.start if steps else 0.0
+    between = total - before - sum(step.superstep.end - step.superstep.start for step in steps)
+    parts.append(("before the first superstep", before))
     parts.append(("between supersteps", max(0.0, between)))
     if total <= 0:
         return "<p>Nothing was recorded.</p>"
