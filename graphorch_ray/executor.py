@@ -274,7 +274,6 @@ class GraphExecutor:
         finally:
             self._running = False
             if shown is not None:
-                self._hub.remove(shown)
                 shown.close()
             if self._record is not None:
                 await self._record.run_ended()

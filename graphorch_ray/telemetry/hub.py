@@ -1,7 +1,7 @@
 """The one place where a run says what happens; from here it goes to whoever listens.
 
-The summary is always kept. Events are made only while somebody listens: an observer, a stream,
-spans, metrics, logs, or the progress display.
+The summary and the counts that the live display shows are always kept. Events are made only while
+somebody listens: an observer, a stream, spans, metrics or logs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..policies import RetryPolicy
 from ..state import State
 from . import events as ev
 from .broadcast import Broadcast, Opened
+from .counts import Counts
 from .definition import router_name
 from .event import Event
 from .summary import RunSummary, Status, SummaryRecorder
@@ -54,6 +55,9 @@ class EventHub(Broadcast):
         backend: ``"ray"`` or ``"inline"``.
         policy: for nodes without one of their own.
         opened: called when a run starts; None where nothing is configured.
+
+    Attributes:
+        counts: how the run stands just now.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class EventHub(Broadcast):
     ) -> None:
         self.graph = graph
         super().__init__(run_id, opened)
+        self.counts = Counts()
         self._recorder = SummaryRecorder(run_id, graph.name, backend)
         self._backend = backend
         self._policy = policy
@@ -80,12 +85,10 @@ class EventHub(Broadcast):
         return self._recorder.summary()
 
     def show_progress(self) -> Progress:
-        """Display the next run, until what is returned is removed and closed."""
+        """Display the next run, until what is returned is closed."""
         from .progress import Progress
 
-        shown = Progress()
-        self.add(shown)
-        return shown
+        return Progress(self.counts)
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ class EventHub(Broadcast):
     ) -> None:
         """`execute()` was called."""
         self._recorder.run_started()
+        self.counts.begin(self.graph.name, max_workers)
         if not self._open():
             return
         self.tell(
@@ -123,6 +127,7 @@ class EventHub(Broadcast):
     ) -> None:
         """`execute()` is about to return or raise."""
         self._running = False
+        self.counts.end(status, self._superstep)
         self._recorder.run_ended(
             status,
             workers_lost=workers_lost,
@@ -182,6 +187,7 @@ class EventHub(Broadcast):
     def superstep_started(self, superstep: int, epoch: int, active_nodes: Iterable[str]) -> None:
         """Launches follow."""
         self._recorder.superstep_started()
+        self.counts.superstep_started(superstep)
         self._superstep = superstep
         if self._listeners:
             self.tell(
@@ -259,6 +265,7 @@ class EventHub(Broadcast):
         for launch in launches:
             if launch.key.attempt == 0 and launch.key.rerun == 0:
                 self._recorder.launched(launch.node_id, launch.owner_id)
+        self.counts.launched(launches)
         if not self._listeners:
             return launches
         tracer, untraced = self.tracer, self.untraced
@@ -285,6 +292,7 @@ class EventHub(Broadcast):
 
     def attempt_ended(self, node_id: str, event: AttemptSucceeded | AttemptFailed) -> None:
         """An attempt that was launched gave a state, or failed."""
+        self.counts.ended_attempt(event.key, failed=isinstance(event, AttemptFailed))
         if isinstance(event, AttemptSucceeded):
             self._recorder.succeeded(node_id, event.facts)
         else:
@@ -376,6 +384,7 @@ class EventHub(Broadcast):
     ) -> None:
         """The attempt `key` was scheduled, after the one before it failed."""
         self._recorder.retried(node_id)
+        self.counts.retried(key.execution)
         self._failing_fallbacks.pop(key.execution, None)
         if self._listeners:
             self.tell(
@@ -395,6 +404,7 @@ class EventHub(Broadcast):
         self, superstep: int, execution: int, node_id: str, fallback_id: str, failure: Failure
     ) -> None:
         """A node failed for good; its fallback's launch follows."""
+        self.counts.fallbacks += 1
         if self._listeners:
             self.tell(
                 ev.FallbackInvoked(

@@ -19,6 +19,7 @@ from graphorch_ray import (
     State,
     telemetry,
 )
+from graphorch_ray.telemetry.span_writer import OpenSpan
 from tests.runtime.nodes import chain, echo, fail, fallback, star
 from tests.telemetry.conftest import events
 
@@ -117,7 +118,8 @@ def test_with_nothing_configured_no_span_is_made(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a span was made")
 
-    monkeypatch.setattr(ReadableSpan, "__init__", refuse)
+    for kind in (ReadableSpan, OpenSpan):
+        monkeypatch.setattr(kind, "__init__", refuse)
     telemetry.shutdown()
     run = executor(chain(ProcessingNode("a", echo)))
     assert run.run() == State([1])
