@@ -79,7 +79,7 @@ class Traced:
         settings: what may leave.
     """
 
-    __slots__ = ("common", "flags", "resource", "settings", "state", "trace_id")
+    __slots__ = ("_newest", "common", "flags", "resource", "settings", "state", "trace_id")
 
     def __init__(
         self,
@@ -94,10 +94,18 @@ class Traced:
         self.common = common
         self.resource = resource
         self.settings = settings
+        self._newest = context
 
     def context(self, span_id: int) -> SpanContext:
         """The context of one of them."""
         return SpanContext(self.trace_id, span_id, False, self.flags, self.state)
+
+    def parent(self, span_id: int) -> SpanContext:
+        """The same for a parent: many in a row have the same."""
+        newest = self._newest
+        if newest.span_id != span_id:
+            newest = self._newest = self.context(span_id)
+        return newest
 
 
 class OpenSpan:
@@ -180,7 +188,7 @@ class OpenSpan:
         return GraphSpan(
             name=self.name,
             context=traced.context(self.span_id),
-            parent=traced.context(parent) if isinstance(parent, int) else parent,
+            parent=traced.parent(parent) if isinstance(parent, int) else parent,
             resource=traced.resource,
             attributes=settings.clean(attributes),
             events=tuple(map(self._event, self.all_notes())),

@@ -76,7 +76,7 @@ class SpanMaker:
         self._codes: dict[str, dict[str, Any]] = {}
         self._results: dict[int, int] = {}
         self._arriving: dict[str, list[tuple[int, int]]] = {}
-        self._arrived: dict[str, list[int]] = {}
+        self._arrived: dict[str, tuple[int, ...]] = {}
         self._taken: dict[str, int] = {}
         self._before: list[Event] = []
         self._on: dict[type[Event], Callable[[Any], None]] = {
@@ -248,7 +248,7 @@ class SpanMaker:
             superstep.last = event.time
         self._close_superstep()
         self._arrived = {
-            sink: [span_id for _, span_id in sorted(states, key=lambda state: state[0])]
+            sink: tuple(span_id for _, span_id in sorted(states))
             for sink, states in self._arriving.items()
         }
         self._arriving = {}

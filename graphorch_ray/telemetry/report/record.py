@@ -6,12 +6,13 @@ import asyncio
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...errors import GraphWarning
 from ...model import Graph
+from ..broadcast import Ignored
 from ..event import Event
-from ..events import RunStarted
+from ..events import CodeEnded, CodeStarted, RunStarted
 from ..hub import EventHub
 from ..settings import settings
 
@@ -23,6 +24,8 @@ class RunRecord:
         hub: what tells of the runs.
         graph: the graph that they run.
     """
+
+    ignores: ClassVar[Ignored] = frozenset((CodeStarted, CodeEnded))  # as the spans' maker does
 
     def __init__(self, hub: EventHub, graph: Graph) -> None:
         self._graph = graph
