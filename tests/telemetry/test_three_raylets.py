@@ -17,7 +17,7 @@ import pytest
 from tests.telemetry.receiver import PROTOCOLS, Receiver, receiving
 from tests.telemetry.three_raylets import ASYNC_NODES, MAKE_SPANS, OWN_SPANS, RAYLETS
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(500)]
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_a_receiver_gets_one_complete_trace_of_a_run_over_three_raylets() -> Non
                 [sys.executable, "-m", "tests.telemetry.three_raylets", folder, *where],
                 capture_output=True,
                 text=True,
-                timeout=280,
+                timeout=480,
                 cwd=ROOT,
                 check=False,
             )
@@ -49,18 +49,17 @@ def check(got: Receiver, did: dict[str, Any]) -> None:
     assert did["flushed"]
     spans = got.one_whole_trace()
     nodes = did["nodes"]
-    for raylet in RAYLETS:  # the faults were there
-        assert nodes[f"retried.{raylet}"]["retries"] == 1
-        assert nodes[f"falls.{raylet}"]["fallbacks"] == 1
-        assert nodes[f"late.{raylet}"]["timeouts"] >= 1
-        assert nodes[f"killed.{raylet}"]["infrastructure_failures"] >= 1
+    assert nodes["retried"]["retries"] == 1  # the faults were there
+    assert nodes["falls"]["fallbacks"] == 1
+    assert nodes["late"]["timeouts"] >= 1
+    assert nodes["killed"]["infrastructure_failures"] >= 1
 
     def total(name: str, begins: tuple[str, ...] = ("",)) -> int:
         return sum(int(node[name]) for key, node in nodes.items() if key.startswith(begins))
 
     lost = total("infrastructure_failures")
     answered = total("attempts", MAKE_SPANS) - total("infrastructure_failures", MAKE_SPANS)
-    assert answered >= len(RAYLETS) * (ASYNC_NODES + 1 + 2 + 1)
+    assert answered >= len(RAYLETS) * (ASYNC_NODES + 1) + 2 + 1
     kinds = Counter(attributes(span).get("graphorch.span", "own") for span in spans)
     assert kinds == {
         "run": 1,
