@@ -267,7 +267,6 @@ class GraphExecutor(Watched):
         finally:
             self._running = False
             if shown is not None:
-                self._hub.remove(shown)
                 shown.close()
             if self._record is not None:
                 await self._record.run_ended()

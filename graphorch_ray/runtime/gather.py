@@ -10,7 +10,7 @@ import logging
 import reprlib
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -40,7 +40,7 @@ class Gatherer:
         self.events: list[tuple[str, int, Mapping[str, Any]]] = []
         self._noted: Token[list[Note] | None] | None = None
         self._gathered: Token[Gatherer | None] | None = None
-        self._left: Callable[[], None] | None = None
+        self._entered: Any = None
 
     def __enter__(self) -> Gatherer:
         _add_to_log_records()
@@ -52,12 +52,14 @@ class Gatherer:
             if self.trace.trace_id:
                 from .tracing import enter  # imports OpenTelemetry
 
-                self._left = enter(self, self.trace)
+                self._entered = enter(self, self.trace)
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._left is not None:
-            self._left()
+        if self._entered is not None:
+            from .tracing import leave
+
+            leave(self, self._entered)
         if self._gathered is not None:
             gathering.reset(self._gathered)
         if self._noted is not None:

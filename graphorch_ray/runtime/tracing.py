@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -29,30 +29,36 @@ SPANS_PER_ATTEMPT = 10_000
 _active: set[Gatherer] = set()
 
 
-def enter(gatherer: Gatherer, given: TraceContext) -> Callable[[], None]:
+def enter(gatherer: Gatherer, given: TraceContext) -> object:
     """Make the attempt's span the current one, and gather what ends beneath it.
 
     Returns:
-        What ends that.
+        What `leave` takes.
     """
     _provide()
-    context = SpanContext(
+    span: Span
+    if given.flags & TraceFlags.SAMPLED:
+        span = AttemptSpan(given, gatherer)
+    else:
+        span = NonRecordingSpan(_context_of(given))
+    _active.add(gatherer)
+    return otel_context.attach(trace.set_span_in_context(span))
+
+
+def leave(gatherer: Gatherer, entered: Any) -> None:
+    """End that."""
+    _active.discard(gatherer)
+    otel_context.detach(entered)
+
+
+def _context_of(given: TraceContext) -> SpanContext:
+    return SpanContext(
         given.trace_id,
         given.span_id,
         True,
         TraceFlags(given.flags),
         TraceState.from_header([given.state]) if given.state else None,
     )
-    sampled = bool(given.flags & TraceFlags.SAMPLED)
-    span = AttemptSpan(context, gatherer) if sampled else NonRecordingSpan(context)
-    token = otel_context.attach(trace.set_span_in_context(span))
-    _active.add(gatherer)
-
-    def leave() -> None:
-        _active.discard(gatherer)
-        otel_context.detach(token)
-
-    return leave
 
 
 class AttemptSpan(Span):
@@ -62,13 +68,13 @@ class AttemptSpan(Span):
     exceptions. Name, status and end are the library's.
     """
 
-    def __init__(self, context: SpanContext, gatherer: Gatherer) -> None:
-        self._context = context
+    def __init__(self, given: TraceContext, gatherer: Gatherer) -> None:
+        self._given = given
         self._gatherer = gatherer
 
     def get_span_context(self) -> SpanContext:
         """Ids of the attempt's span."""
-        return self._context
+        return _context_of(self._given)
 
     def is_recording(self) -> bool:
         """True: what is set here is kept."""
@@ -147,11 +153,13 @@ class Gathering(SpanProcessor):
 class GatheringProvider(TracerProvider):
     """The tracer provider of a worker that has none of its own."""
 
-    hands_over_at_once = True
-
     def __init__(self) -> None:
         super().__init__(shutdown_on_exit=False)
         self.add_span_processor(Gathering())
+
+    def put(self, span: Any) -> None:
+        """Gather a span of a run inside of this attempt."""
+        self._active_span_processor.on_end(span.built())
 
     @property
     def wants_spans(self) -> bool:
@@ -177,7 +185,8 @@ def _provide() -> None:
     `trace.set_tracer_provider` works once in a process, and that once is the program's, which
     may come later: in a model's `build_model`, or at the first call of a node.
     """
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+    provider = trace.get_tracer_provider()
+    if type(provider) is not GatheringProvider and not isinstance(provider, TracerProvider):
         trace._TRACER_PROVIDER = GatheringProvider()
 
 

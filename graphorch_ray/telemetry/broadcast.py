@@ -22,8 +22,16 @@ EVENTS_BEFORE_RUN = 100
 """Events from before a run that are kept for it, at most; the newest."""
 
 
+Ignored = frozenset[type[Event]]
+"""Kinds of event that are nothing to a listener."""
+
+
 class Listener(Protocol):
-    """Told every event of a run, in the run's own thread: it must be quick."""
+    """Told the events of a run, in the run's own thread: it must be quick.
+
+    A class may name, in ``ignores``, kinds of event that are nothing to it: what is nothing to
+    any listener is not made. It may be told one all the same.
+    """
 
     def on_event(self, event: Event) -> None:
         """Something happened."""
@@ -64,6 +72,7 @@ class Broadcast:
         self._opened = opened
         self._added: list[Listener] = []
         self._listeners: tuple[Listener, ...] = ()
+        self._unheard: Ignored = frozenset()
         self._before: deque[Event] = deque(maxlen=EVENTS_BEFORE_RUN)
         self._running = False
         self._broken = Once()
@@ -75,8 +84,15 @@ class Broadcast:
             self.link_from(self.tracer.carrier())
         self.tracer = None
         opened = self._opened(self) if self._opened is not None else ()
-        self._listeners = (*opened, *self._added)
+        self._listen((*opened, *self._added))
         return bool(self._listeners)
+
+    def _listen(self, listeners: tuple[Listener, ...]) -> None:
+        """Have these be told from now on."""
+        self._listeners = listeners
+        nothing: Ignored = frozenset()
+        ignored = [getattr(listener, "ignores", nothing) for listener in listeners]
+        self._unheard = frozenset.intersection(*ignored) if ignored else nothing
 
     def _tell_what_came_before(self) -> None:
         while self._before:
@@ -85,7 +101,7 @@ class Broadcast:
     async def _close(self, *, patient: bool) -> None:
         """The run has ended; a patient one gives observers a moment."""
         observers = [one for one in self._listeners if isinstance(one, Observer)]
-        self._listeners = ()
+        self._listen(())
         if patient:
             await _settle(observers)
 
@@ -99,7 +115,7 @@ class Broadcast:
         """Tell a listener every event from now on."""
         self._added.append(listener)
         if self._listeners:
-            self._listeners = (*self._listeners, listener)
+            self._listen((*self._listeners, listener))
 
     @property
     def has_listeners(self) -> bool:
@@ -109,7 +125,7 @@ class Broadcast:
     def remove(self, listener: Listener) -> None:
         """Tell a listener nothing more."""
         self._added = [other for other in self._added if other is not listener]
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
+        self._listen(tuple(other for other in self._listeners if other is not listener))
 
     def tell(self, event: Event) -> None:
         """Tell everybody who listens; one that breaks is reported once and told nothing more."""
@@ -132,11 +148,11 @@ class Broadcast:
 
     def refused(self, reason: str) -> None:
         """The executor cannot be made: tell that, for there will be no run to tell it."""
-        self._listeners = tuple(self._opened(self)) if self._opened is not None else ()
+        self._listen(tuple(self._opened(self)) if self._opened is not None else ())
         for event in self._before:
             self.tell(event)
         self.say(ev.ExecutorInitFailed, reason=reason)
-        self._listeners = ()
+        self._listen(())
 
     # --- trace context for checkpoints --------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from ..model.attempt import AttemptKey
@@ -31,42 +32,53 @@ class Event:
 
     def attributes(self) -> dict[str, AttributeValue]:
         """The facts, by their names in a trace; what is unknown is left out."""
-        return self._under(_names(type(self)))
+        return _facts_of(type(self)).of(self)
 
-    def _under(self, names: tuple[tuple[str, str], ...]) -> dict[str, AttributeValue]:
-        found: dict[str, AttributeValue] = {}
-        for field, name in names:
-            value = getattr(self, field)
-            if value is None:
-                continue
-            if field == "retry_policy":
-                found.update(policy_attributes(value))
-            else:
-                found[name] = value
+
+class _Facts:
+    """The fields of a kind of event that are attributes."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._has_policy = "retry_policy" in names
+        names = [name for name in names if name != "retry_policy"]
+        self._names = [PREFIX + name for name in names]
+        self._values = _getter(names)
+
+    def of(self, event: Event) -> dict[str, AttributeValue]:
+        """Their values, by their names in a trace."""
+        values = zip(self._names, self._values(event), strict=True)
+        found = {name: value for name, value in values if value is not None}
+        if self._has_policy:
+            found.update(policy_attributes(event.retry_policy))  # type: ignore[attr-defined]
         return found
 
 
-_known: dict[type[Any], tuple[tuple[str, str], ...]] = {}
-_known_own: dict[type[Any], tuple[tuple[str, str], ...]] = {}
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """What takes these fields out of an event."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda event: tuple(getattr(event, name) for name in names)
 
 
-def _names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
-    """The fields of an event that are attributes, with their names in a trace."""
-    found = _known.get(kind)
+_facts: dict[type[Any], _Facts] = {}
+_own_facts: dict[type[Any], _Facts] = {}
+
+
+def _facts_of(kind: type[Any]) -> _Facts:
+    found = _facts.get(kind)
     if found is None:
-        names = (item.name for item in fields(kind))
-        found = tuple((name, PREFIX + name) for name in names if name not in kind.not_attributes)
-        _known[kind] = found
+        names = [item.name for item in fields(kind) if item.name not in kind.not_attributes]
+        found = _facts[kind] = _Facts(names)
     return found
 
 
-def _own_names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+def _own_facts_of(kind: type[Any]) -> _Facts:
     """The same, without what every event of an attempt has."""
-    found = _known_own.get(kind)
+    found = _own_facts.get(kind)
     if found is None:
-        common = {item.name for item in fields(AttemptEvent)}
-        found = tuple(pair for pair in _names(kind) if pair[0] not in common)
-        _known_own[kind] = found
+        without = kind.not_attributes | {item.name for item in fields(AttemptEvent)}
+        names = [item.name for item in fields(kind) if item.name not in without]
+        found = _own_facts[kind] = _Facts(names)
     return found
 
 
@@ -122,9 +134,20 @@ class AttemptEvent(Event):
         """Which re-run, from 0: infrastructure failures advance it."""
         return self.key.rerun
 
+    def attempt(self) -> dict[str, Any]:
+        """The fields that all events of an attempt have, by name."""
+        return {
+            "time": self.time,
+            "run_id": self.run_id,
+            "key": self.key,
+            "node_id": self.node_id,
+            "owner_id": self.owner_id,
+            "node_type": self.node_type,
+        }
+
     def attributes(self) -> dict[str, AttributeValue]:
         """The facts, by their names in a trace; what is unknown is left out."""
-        found = self._under(_names(type(self)))
+        found = _facts_of(type(self)).of(self)
         _, superstep, execution, role, attempt, rerun = self.key
         found["graphorch.superstep"] = superstep
         found["graphorch.execution"] = execution
@@ -135,7 +158,7 @@ class AttemptEvent(Event):
 
     def own_attributes(self) -> dict[str, AttributeValue]:
         """The facts, without those that say which attempt this is about."""
-        return self._under(_own_names(type(self)))
+        return _own_facts_of(type(self)).of(self)
 
 
 def without_prefix(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,19 @@ as they stand there, all under ``graphorch.``.
 
 ```
 Event
-├── ExecutorInit, ExecutorInitFailed
-├── RunStarted, RunFinished, RunFailed, FinalState, MaxSuperstepsExceeded
-├── SuperstepStarted, SuperstepCompleted, SuperstepTimedOut, NoFallback, StatesDropped
-├── EdgeTaken
-├── AttemptEvent
-│   ├── AttemptStarted, CodeStarted, CodeEnded, AttemptFailed, AttemptCancelled
-│   ├── RetryScheduled, NodeCompleted
-│   └── ModelBuilt, ToolRequested, ToolAnswered
-├── FallbackInvoked, FallbackSucceeded, FallbackFailed
-├── CheckpointCreated, CheckpointRestored, FallbackToCheckpoint
-├── AutoCheckpoint, CheckpointSaved, CheckpointLoaded
-└── EventsDropped
+├── ExecutorInit, ExecutorInitFailed, RunStarted, EventsDropped
+├── SuperstepEvent
+│   ├── RunFinished, RunFailed, FinalState, MaxSuperstepsExceeded
+│   ├── SuperstepStarted, SuperstepCompleted, StatesDropped, EdgeTaken
+│   ├── SuperstepTimedOut ── NoFallback
+│   ├── FallbackInvoked ── FallbackSucceeded, FallbackFailed
+│   ├── RunCaptured ── CheckpointCreated, CheckpointRestored
+│   ├── CheckpointEvent ── AutoCheckpoint, CheckpointSaved ── CheckpointLoaded
+│   └── FallbackToCheckpoint
+└── AttemptEvent
+    ├── AttemptStarted, CodeStarted, CodeEnded, AttemptFailed, AttemptCancelled
+    ├── RetryScheduled, NodeCompleted
+    └── ModelBuilt, ToolRequested, ToolAnswered
 ```
 """
 
@@ -29,6 +30,44 @@ from typing import ClassVar
 from ..model.attempt import NO_FACTS, AttemptFacts
 from ..policies import RetryPolicy
 from .event import AttemptEvent, Event
+
+# --- what many have in common ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperstepEvent(Event):
+    """Base of what happens at a certain superstep, counted from 0."""
+
+    superstep: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCaptured(SuperstepEvent):
+    """Base of what is told of a checkpoint in memory.
+
+    Attributes:
+        active_node_ids: nodes that wait in it.
+        final_state_message_count: None where there is no final state yet.
+        max_workers: of the executor.
+    """
+
+    active_node_ids: tuple[str, ...]
+    final_state_message_count: int | None
+    max_workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointEvent(SuperstepEvent):
+    """Base of what is told of a checkpoint in a store; its superstep is the one that comes next.
+
+    Attributes:
+        path: where it is.
+        active_nodes: node ids that wait in it.
+    """
+
+    path: str
+    active_nodes: tuple[str, ...]
+
 
 # --- the executor and the run ---------------------------------------------------------------
 
@@ -71,7 +110,7 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFinished(Event):
+class RunFinished(SuperstepEvent):
     """Nothing is active any more. `message_count` is the final state's, None where there is none.
 
     The last event of a run that finished.
@@ -79,16 +118,14 @@ class RunFinished(Event):
 
     name: ClassVar[str] = "execution_complete"
 
-    superstep: int
     message_count: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFailed(Event):
+class RunFailed(SuperstepEvent):
     """The run ended without finishing. The last event of such a run.
 
     Attributes:
-        superstep: where it stood.
         status: ``"failed"`` or ``"cancelled"``.
         error: the text of what is raised.
         error_type: its class.
@@ -97,7 +134,6 @@ class RunFailed(Event):
 
     name: ClassVar[str] = "execution_failed"
 
-    superstep: int
     status: str
     error: str
     error_type: str
@@ -105,22 +141,20 @@ class RunFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinalState(Event):
+class FinalState(SuperstepEvent):
     """The run has a result: a state with so many messages."""
 
     name: ClassVar[str] = "final_state"
 
-    superstep: int
     message_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaxSuperstepsExceeded(Event):
+class MaxSuperstepsExceeded(SuperstepEvent):
     """Work was left when the supersteps were used up."""
 
     name: ClassVar[str] = "max_supersteps_exceeded"
 
-    superstep: int
     message_count: int | None
 
 
@@ -128,7 +162,7 @@ class MaxSuperstepsExceeded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuperstepStarted(Event):
+class SuperstepStarted(SuperstepEvent):
     """A superstep begins. `active_nodes` are in launch order.
 
     `epoch` counts how often the run was started anew, after a failure or from a checkpoint.
@@ -136,62 +170,53 @@ class SuperstepStarted(Event):
 
     name: ClassVar[str] = "superstep_started"
 
-    superstep: int
     active_nodes: tuple[str, ...]
     epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuperstepCompleted(Event):
+class SuperstepCompleted(SuperstepEvent):
     """The barrier has passed, and the counter advanced to `superstep`."""
 
     name: ClassVar[str] = "superstep_complete"
 
-    superstep: int
     next_active_nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuperstepTimedOut(Event):
+class SuperstepTimedOut(SuperstepEvent):
     """A superstep took longer than `timeout` seconds; the node is the first unfinished one."""
 
     name: ClassVar[str] = "timeout"
 
     node_id: str
-    superstep: int
     timeout: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoFallback(Event):
+class NoFallback(SuperstepTimedOut):
     """A time-out ends the run: there is no checkpoint to go back to, or there was one before."""
 
     name: ClassVar[str] = "no_fallback"
 
-    node_id: str
-    superstep: int
-    timeout: float | None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatesDropped(Event):
+class StatesDropped(SuperstepEvent):
     """Several states arrived at a node that takes one; all but the first were dropped."""
 
     name: ClassVar[str] = "states_dropped"
 
     node_id: str
-    superstep: int
     arrived: int
     sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeTaken(Event):
-    """A result went along an edge, `count` times in this superstep.
+class EdgeTaken(SuperstepEvent):
+    """Results of this superstep, `count` of them, went along an edge.
 
     Attributes:
         source_node, sink_node: node ids.
-        superstep: whose results these are.
         router_func: name of the router that chose the sink; None for a concrete edge.
         executions: the source's places in launch order, in the order of the results.
     """
@@ -200,7 +225,6 @@ class EdgeTaken(Event):
 
     source_node: str
     sink_node: str
-    superstep: int
     router_func: str | None = None
     count: int = 1
     executions: tuple[int, ...] = ()
@@ -347,7 +371,7 @@ class ToolAnswered(AttemptEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FallbackInvoked(Event):
+class FallbackInvoked(SuperstepEvent):
     """A node failed for good, and its fallback takes over. `reason` is the last error's text."""
 
     name: ClassVar[str] = "fallback_invoked"
@@ -355,7 +379,6 @@ class FallbackInvoked(Event):
     source_node: str
     fallback_node: str
     reason: str
-    superstep: int
     execution: int
 
 
@@ -377,61 +400,45 @@ class FallbackFailed(FallbackInvoked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointCreated(Event):
+class CheckpointCreated(RunCaptured):
     """A checkpoint was made of the run (in memory)."""
 
     name: ClassVar[str] = "create_checkpoint"
 
-    active_node_ids: tuple[str, ...]
-    final_state_message_count: int | None
-    max_workers: int
-    superstep: int
     retry_policy: RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointRestored(Event):
+class CheckpointRestored(RunCaptured):
     """The run stands where a checkpoint was taken; `path` and `interval` are for further ones."""
 
     name: ClassVar[str] = "restore_from_checkpoint"
 
-    active_node_ids: tuple[str, ...]
-    final_state_message_count: int | None
-    max_workers: int
-    superstep: int
     path: str | None
     interval: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FallbackToCheckpoint(Event):
+class FallbackToCheckpoint(SuperstepEvent):
     """A superstep timed out, and the run goes on from its newest checkpoint."""
 
     name: ClassVar[str] = "fallback_to_checkpoint"
 
     checkpoint: str
-    superstep: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AutoCheckpoint(Event):
+class AutoCheckpoint(CheckpointEvent):
     """A checkpoint is due by the interval, and will be written."""
 
     name: ClassVar[str] = "auto_checkpoint"
 
-    superstep: int
-    path: str
-    active_nodes: tuple[str, ...]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointSaved(Event):
+class CheckpointSaved(CheckpointEvent):
     """A checkpoint is durable.
 
     Attributes:
-        superstep: the one that comes next in it.
-        path: where it is.
-        active_nodes: node ids that wait in it.
         bytes: written for it; None where unknown.
         seconds: writing took.
         lag: seconds between the barrier and the end of writing; None where unknown.
@@ -439,9 +446,6 @@ class CheckpointSaved(Event):
 
     name: ClassVar[str] = "checkpoint_save"
 
-    superstep: int
-    path: str
-    active_nodes: tuple[str, ...]
     bytes: int | None = None
     seconds: float | None = None
     lag: float | None = None

@@ -1,7 +1,7 @@
 """The one place where a run says what happens; from here it goes to whoever listens.
 
-The summary is always kept. Events are made only while somebody listens: an observer, a stream,
-spans, metrics, logs, or the progress display.
+The summary and the counts that the live display shows are always kept. Events are made only while
+somebody listens: an observer, a stream, spans, metrics or logs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..model.attempt import (
     AttemptFacts,
@@ -27,6 +27,7 @@ from ..policies import RetryPolicy
 from ..state import State
 from . import events as ev
 from .broadcast import Broadcast, Opened
+from .counts import Counts
 from .definition import router_name
 from .event import Event
 from .summary import RunSummary, Status, SummaryRecorder
@@ -42,11 +43,7 @@ class _Known(NamedTuple):
     policy: RetryPolicy
 
 
-class _Out(NamedTuple):
-    """An attempt that has not ended."""
-
-    node_id: str
-    owner_id: str
+_INSIDE: frozenset[type[Event]] = frozenset((ev.CodeStarted, ev.CodeEnded))
 
 
 class EventHub(Broadcast):
@@ -58,6 +55,9 @@ class EventHub(Broadcast):
         backend: ``"ray"`` or ``"inline"``.
         policy: for nodes without one of their own.
         opened: called when a run starts; None where nothing is configured.
+
+    Attributes:
+        counts: how the run stands just now.
     """
 
     def __init__(
@@ -70,11 +70,12 @@ class EventHub(Broadcast):
     ) -> None:
         self.graph = graph
         super().__init__(run_id, opened)
+        self.counts = Counts()
         self._recorder = SummaryRecorder(run_id, graph.name, backend)
         self._backend = backend
         self._policy = policy
         self._known: dict[str, _Known] = {}
-        self._out: dict[AttemptKey, _Out] = {}
+        self._out: dict[AttemptKey, ev.AttemptStarted] = {}
         self._failing_fallbacks: dict[int, ev.FallbackInvoked] = {}
         self._superstep = 0
         self._barrier: float | None = None
@@ -84,12 +85,10 @@ class EventHub(Broadcast):
         return self._recorder.summary()
 
     def show_progress(self) -> Progress:
-        """Display the next run, until what is returned is removed and closed."""
+        """Display the next run, until what is returned is closed."""
         from .progress import Progress
 
-        shown = Progress()
-        self.add(shown)
-        return shown
+        return Progress(self.counts)
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -98,6 +97,7 @@ class EventHub(Broadcast):
     ) -> None:
         """`execute()` was called."""
         self._recorder.run_started()
+        self.counts.begin(self.graph.name, max_workers)
         if not self._open():
             return
         self.tell(
@@ -127,6 +127,7 @@ class EventHub(Broadcast):
     ) -> None:
         """`execute()` is about to return or raise."""
         self._running = False
+        self.counts.end(status, self._superstep)
         self._recorder.run_ended(
             status,
             workers_lost=workers_lost,
@@ -186,6 +187,7 @@ class EventHub(Broadcast):
     def superstep_started(self, superstep: int, epoch: int, active_nodes: Iterable[str]) -> None:
         """Launches follow."""
         self._recorder.superstep_started()
+        self.counts.superstep_started(superstep)
         self._superstep = superstep
         if self._listeners:
             self.tell(
@@ -207,7 +209,8 @@ class EventHub(Broadcast):
         self._recorder.superstep_ended()
         if self._listeners:
             self._barrier = time.time()
-            self._edges_taken(superstep - 1, transitions)
+            if ev.EdgeTaken not in self._unheard:
+                self._edges_taken(superstep - 1, transitions)
             self.tell(
                 ev.SuperstepCompleted(
                     **self._now(), superstep=superstep, next_active_nodes=tuple(next_active_nodes)
@@ -262,28 +265,34 @@ class EventHub(Broadcast):
         for launch in launches:
             if launch.key.attempt == 0 and launch.key.rerun == 0:
                 self._recorder.launched(launch.node_id, launch.owner_id)
+        self.counts.launched(launches)
         if not self._listeners:
             return launches
-        tracer = self.tracer
+        tracer, untraced = self.tracer, self.untraced
         traced: list[Launch] = []
         for launch in launches:
-            key = launch.key
-            self._out[key] = _Out(launch.node_id, launch.owner_id)
+            key, node_id = launch.key, launch.node_id
             self._failing_fallbacks.pop(key.execution, None)
-            _, policy = self._about(launch.node_id)
-            self.tell(
-                ev.AttemptStarted(
-                    **self._attempt(key, launch.node_id, launch.owner_id),
-                    max_retries=policy.max_retries,
-                    retry_delay=policy.delay_before(key.attempt),
-                )
+            node_type, policy = self._about(node_id)
+            started = ev.AttemptStarted(
+                time=time.time(),
+                run_id=self.run_id,
+                key=key,
+                node_id=node_id,
+                owner_id=launch.owner_id,
+                node_type=node_type,
+                max_retries=policy.max_retries,
+                retry_delay=policy.delay_before(key.attempt),
             )
-            context = tracer.context_of(key) if tracer is not None else self.untraced
+            self._out[key] = started
+            self.tell(started)
+            context = tracer.context_of(key) if tracer is not None else untraced
             traced.append(launch if context is None else launch._replace(trace=context))
         return traced
 
     def attempt_ended(self, node_id: str, event: AttemptSucceeded | AttemptFailed) -> None:
         """An attempt that was launched gave a state, or failed."""
+        self.counts.ended_attempt(event.key, failed=isinstance(event, AttemptFailed))
         if isinstance(event, AttemptSucceeded):
             self._recorder.succeeded(node_id, event.facts)
         else:
@@ -292,39 +301,40 @@ class EventHub(Broadcast):
             )
         if not self._listeners:
             return
-        out = self._out.pop(event.key, None)
-        if out is None:
+        started = self._out.pop(event.key, None)
+        if started is None:
             return
-        about = self._attempt(event.key, out.node_id, out.owner_id)
-        self._tell_what_it_did(about, event.facts)
+        if event.facts.trail is not None or not self._unheard.issuperset(_INSIDE):
+            self._tell_what_it_did(started, event)
         if isinstance(event, AttemptSucceeded):
-            self._completed(about, event.facts)
+            self._completed(started, event.facts)
         else:
-            self._failed(about, event)
+            self._failed(started, event)
 
-    def _tell_what_it_did(self, about: dict[str, Any], facts: AttemptFacts) -> None:
+    def _tell_what_it_did(
+        self, started: ev.AttemptStarted, event: AttemptSucceeded | AttemptFailed
+    ) -> None:
         """The events inside an attempt, each with its own time."""
-        inside: list[Event] = []
+        facts, about = event.facts, started.attempt()
         if facts.started is not None:
-            at = {**about, "time": facts.started}
-            inside.append(ev.CodeStarted(**at, input_size=facts.input_size))
+            about["time"] = facts.started
+            self.tell(ev.CodeStarted(**about, input_size=facts.input_size))
         for note in facts.trail.notes if facts.trail is not None else ():
-            inside.append(_NOTES[note.name](**{**about, "time": note.time}, **note.attributes))
-        for event in inside:
-            self.tell(event)
+            about["time"] = note.time
+            self.tell(_NOTES[note.name](**about, **note.attributes))
+        if facts.ended is not None and isinstance(event, AttemptSucceeded):
+            about["time"] = facts.ended
+            self.tell(ev.CodeEnded(**about, output_size=facts.output_size))
 
-    def _completed(self, about: dict[str, Any], facts: AttemptFacts) -> None:
-        if facts.ended is not None:
-            at = {**about, "time": facts.ended}
-            self.tell(ev.CodeEnded(**at, output_size=facts.output_size))
-        key: AttemptKey = about["key"]
+    def _completed(self, started: ev.AttemptStarted, facts: AttemptFacts) -> None:
+        now, key = time.time(), started.key
         if key.role == "fallback":
             self.tell(
                 ev.FallbackSucceeded(
-                    time=about["time"],
+                    time=now,
                     run_id=self.run_id,
-                    source_node=about["owner_id"],
-                    fallback_node=about["node_id"],
+                    source_node=started.owner_id,
+                    fallback_node=started.node_id,
                     reason="",
                     superstep=key.superstep,
                     execution=key.execution,
@@ -332,18 +342,25 @@ class EventHub(Broadcast):
             )
         self.tell(
             ev.NodeCompleted(
-                **about, input_size=facts.input_size, output_size=facts.output_size, facts=facts
+                time=now,
+                run_id=self.run_id,
+                key=key,
+                node_id=started.node_id,
+                owner_id=started.owner_id,
+                node_type=started.node_type,
+                input_size=facts.input_size,
+                output_size=facts.output_size,
+                facts=facts,
             )
         )
 
-    def _failed(self, about: dict[str, Any], event: AttemptFailed) -> None:
+    def _failed(self, started: ev.AttemptStarted, event: AttemptFailed) -> None:
         failure, key = event.failure, event.key
-        _, policy = self._about(about["node_id"])
         self.tell(
             ev.AttemptFailed(
-                **about,
-                max_retries=policy.max_retries,
-                retry_delay=policy.delay_before(key.attempt),
+                **{**started.attempt(), "time": time.time()},
+                max_retries=started.max_retries,
+                retry_delay=started.retry_delay,
                 error=failure.message,
                 error_type=_class_name(failure),
                 reason=failure.reason,
@@ -355,8 +372,8 @@ class EventHub(Broadcast):
         if key.role == "fallback":  # it has failed for good unless it is launched again
             self._failing_fallbacks[key.execution] = ev.FallbackFailed(
                 **self._now(),
-                source_node=about["owner_id"],
-                fallback_node=about["node_id"],
+                source_node=started.owner_id,
+                fallback_node=started.node_id,
                 reason=failure.message,
                 superstep=key.superstep,
                 execution=key.execution,
@@ -367,11 +384,16 @@ class EventHub(Broadcast):
     ) -> None:
         """The attempt `key` was scheduled, after the one before it failed."""
         self._recorder.retried(node_id)
+        self.counts.retried(key.execution)
         self._failing_fallbacks.pop(key.execution, None)
         if self._listeners:
             self.tell(
                 ev.RetryScheduled(
-                    **self._attempt(key._replace(attempt=key.attempt - 1), node_id, node_id),
+                    **self._now(),
+                    key=key._replace(attempt=key.attempt - 1),
+                    node_id=node_id,
+                    owner_id=node_id,
+                    node_type=self._about(node_id).node_type,
                     max_retries=max_retries,
                     retry_delay=delay,
                     error=failure.message,
@@ -382,6 +404,7 @@ class EventHub(Broadcast):
         self, superstep: int, execution: int, node_id: str, fallback_id: str, failure: Failure
     ) -> None:
         """A node failed for good; its fallback's launch follows."""
+        self.counts.fallbacks += 1
         if self._listeners:
             self.tell(
                 ev.FallbackInvoked(
@@ -396,8 +419,9 @@ class EventHub(Broadcast):
 
     def _cancel_rest(self, reason: str) -> None:
         out, self._out = self._out, {}
-        for key, (node_id, owner_id) in out.items():
-            self.tell(ev.AttemptCancelled(**self._attempt(key, node_id, owner_id), reason=reason))
+        for started in out.values():
+            about = {**started.attempt(), "time": time.time()}
+            self.tell(ev.AttemptCancelled(**about, reason=reason))
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -416,16 +440,6 @@ class EventHub(Broadcast):
         return None if self._barrier is None else max(0.0, time.time() - self._barrier)
 
     # --- helpers ------------------------------------------------------------------------------
-
-    def _attempt(self, key: AttemptKey, node_id: str, owner_id: str) -> dict[str, Any]:
-        return {
-            "time": time.time(),
-            "run_id": self.run_id,
-            "key": key,
-            "node_id": node_id,
-            "owner_id": owner_id,
-            "node_type": self._about(node_id).node_type,
-        }
 
     def _about(self, node_id: str) -> _Known:
         known = self._known.get(node_id)

@@ -39,7 +39,7 @@ class JsonLinesExporter(SpanExporter):
         lines: list[str] = []
         with self._lock:
             for span in spans:
-                if span.resource != self._resource:
+                if span.resource is not self._resource and span.resource != self._resource:
                     self._resource = span.resource
                     lines.append(_line(_header(span.resource)))
                 lines.append(_line(span_object(span)))
@@ -58,8 +58,11 @@ class JsonLinesExporter(SpanExporter):
             self._file.close()
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
 def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str) + "\n"
+    return _encode(value) + "\n"
 
 
 def span_line(span: ReadableSpan) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 from . import events as ev
+from .broadcast import Ignored
 from .event import Event, without_prefix
 from .settings import Settings
 
@@ -81,6 +82,8 @@ class EventLog:
 
 class NodeLogForwarder:
     """Hands the log records that attempts brought home to OpenTelemetry's logger provider."""
+
+    ignores: ClassVar[Ignored] = frozenset({ev.CodeStarted, ev.CodeEnded, ev.EdgeTaken})
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

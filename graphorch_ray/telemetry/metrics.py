@@ -7,13 +7,14 @@ only for graphs of up to `NODES_LABELLED` nodes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import MeterProvider
 
 from ..model.graph import Graph
 from . import events as ev
+from .broadcast import Ignored
 from .event import PREFIX, AttemptEvent, Event
 
 NODES_LABELLED = 100
@@ -83,6 +84,8 @@ def instruments_of(provider: MeterProvider) -> Instruments:
 
 class MetricCounter:
     """Listens to one run and counts."""
+
+    ignores: ClassVar[Ignored] = frozenset({ev.CodeStarted, ev.CodeEnded, ev.EdgeTaken})
 
     def __init__(self, graph: Graph, provider: MeterProvider) -> None:
         self._graph = graph

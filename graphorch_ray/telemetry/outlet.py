@@ -20,7 +20,7 @@ QUEUED = 100_000
 """Items that wait for one exporter, at most; of a span, about a kilobyte each."""
 
 BATCH = 512
-"""Items in one call of an exporter, at most."""
+"""Items in one call of an exporter, at most; so many are taken away at once."""
 
 LINGER_SECONDS = 0.2
 """How long the thread gathers items before it takes them away."""
@@ -59,6 +59,8 @@ class Outlet:
                 self._report_stall()
             return
         self._items.append(item)
+        if len(self._items) == BATCH:
+            self._hurry.set()
         since = self._busy_since
         if since is not None and time.monotonic() - since > HANG_SECONDS:
             self._report_stall()

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from .outlet import Outlet
 from .report_once import Once
 from .settings import settings
-from .span_writer import cleaned
+from .span_writer import Built, Unbuilt, cleaned
 
 
 class SpanSwitch(SpanProcessor):
@@ -40,8 +40,16 @@ class SpanSwitch(SpanProcessor):
         """Queue the span, if it was sampled."""
         if span.context is not None and span.context.trace_flags.sampled:
             span = cleaned(span, settings())
-            for outlet in self.outlets:
-                outlet.put(span)
+            self._queue(Built(span))
+
+    def put(self, span: Unbuilt) -> None:
+        """Queue a span of the library."""
+        if span.sampled:
+            self._queue(span)
+
+    def _queue(self, span: Unbuilt) -> None:
+        for outlet in self.outlets:
+            outlet.put(span)
 
     def shutdown(self) -> None:
         """Nothing: `configure` closes the outlets."""
@@ -54,11 +62,10 @@ class SpanSwitch(SpanProcessor):
 class OwnTracerProvider(TracerProvider):
     """A tracer provider whose exporters can be exchanged."""
 
-    hands_over_at_once = True
-
     def __init__(self, resource: Resource, switch: SpanSwitch) -> None:
         super().__init__(resource=resource, shutdown_on_exit=False)
         self._switch = switch
+        self.put = switch.put
         self.add_span_processor(switch)
 
     @property

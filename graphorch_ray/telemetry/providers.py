@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace import TracerProvider
 
     from .outlet import Outlet
+    from .span_writer import Sink
 
 _relays: WeakKeyDictionary[Any, Outlet] = WeakKeyDictionary()
 
@@ -47,23 +47,24 @@ def meter_provider() -> MeterProvider | None:
     return provider if getattr(provider, "wants_metrics", True) else None
 
 
-def span_sink(provider: TracerProvider) -> Callable[[ReadableSpan], None]:
-    """Where finished spans go, so that the provider's exporters get them.
+def span_sink(provider: TracerProvider) -> Sink:
+    """Where ended spans go, so that the provider's exporters get them.
 
     OpenTelemetry has no public way to hand over a span that somebody else measured; the
-    processors of a provider take one. Those of the library's own provider never block; others
-    are called in a thread.
+    processors of a provider take one. The library's own provider queues it for the exporters;
+    others are called in a thread.
     """
+    put: Sink | None = getattr(provider, "put", None)
+    if put is not None:
+        return put
     processor = provider._active_span_processor
-    if getattr(provider, "hands_over_at_once", False):
-        return processor.on_end
     relay = _relays.get(provider)
     if relay is None:
         from .outlet import Outlet
 
         def deliver(spans: Any) -> None:
             for span in spans:
-                processor.on_end(span)
+                processor.on_end(span.built())
 
         relay = _relays[provider] = Outlet("The span processor of the tracer provider", deliver)
         import atexit

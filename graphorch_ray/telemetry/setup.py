@@ -27,6 +27,7 @@ from .own_providers import OwnTracerProvider, own
 from .providers import flush_relays
 from .report_once import Once
 from .settings import STATE_CHARS, Redact, Settings, put_settings
+from .span_writer import Unbuilt
 
 EXIT_SECONDS = 5.0
 """How long the end of the process waits for exporters, all together."""
@@ -74,7 +75,7 @@ def configure(
             ``"graphorch_ray"``.
         resource: further attributes of the resource.
         redact: asked about every attribute, error text and log text: takes its name and value,
-            gives the value to show, or None to leave it out.
+            gives the value to show, or None to leave it out. Called in exporters' threads, too.
         record_states: put the text of the states that go into and come out of an attempt onto
             its span: True for 1,024 characters of each, or a number of characters.
 
@@ -194,8 +195,8 @@ def _quietly(call: Callable[[], object]) -> None:
 
 
 def _outlet(exporter: SpanExporter) -> Outlet:
-    def deliver(spans: Sequence[Any]) -> bool:
-        return exporter.export(spans) is SpanExportResult.SUCCESS
+    def deliver(spans: Sequence[Unbuilt]) -> bool:
+        return exporter.export([span.built() for span in spans]) is SpanExportResult.SUCCESS
 
     return Outlet(f"The span exporter {type(exporter).__name__}", deliver)
 

@@ -1,9 +1,13 @@
-"""From what is known of a span to the SDK's read-only kind, on its way to the exporters."""
+"""From what is known of a span to the SDK's read-only kind, on its way to the exporters.
+
+The run's thread only notes what it knows; an `Unbuilt` span becomes one of the SDK's where it is
+exported, in the exporter's thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan
@@ -12,14 +16,19 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from ..model.trail import SpanRecord
-from .event import Event
+from .event import PREFIX, Event
 from .settings import Settings, short
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.resources import Resource
 
-SCOPE = "graphorch_ray"
+SCOPE = InstrumentationScope("graphorch_ray")
+_INPUT = {f"{PREFIX}link": "input"}
 _UNSET = Status()
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+Note = Event | tuple[str, int, Mapping[str, Any]]
+"""An event on a span, or its name, Unix nanoseconds and facts."""
 
 
 def nanoseconds(seconds: float) -> int:
@@ -29,6 +38,233 @@ def nanoseconds(seconds: float) -> int:
 
 class GraphSpan(ReadableSpan):
     """A span that has been through the redact hook."""
+
+
+class Unbuilt(Protocol):
+    """A span that has ended and need not be one of the SDK's yet."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it is to be exported."""
+
+    def built(self) -> ReadableSpan:
+        """The SDK's kind of it; the same one each time."""
+
+
+class Built:
+    """A span that code in the driver made with the SDK."""
+
+    __slots__ = ("_span",)
+    sampled = True
+
+    def __init__(self, span: ReadableSpan) -> None:
+        self._span = span
+
+    def built(self) -> ReadableSpan:
+        """The span."""
+        return self._span
+
+
+Sink = Callable[[Unbuilt], object]
+"""Where ended spans go."""
+
+
+class Traced:
+    """What all spans of a run have in common.
+
+    Attributes:
+        trace_id, flags, state: as in their contexts.
+        common: attributes of each of them.
+        resource: what they describe.
+        settings: what may leave.
+    """
+
+    __slots__ = ("_newest", "common", "flags", "resource", "settings", "state", "trace_id")
+
+    def __init__(
+        self,
+        context: SpanContext,
+        common: Mapping[str, Any],
+        resource: Resource,
+        settings: Settings,
+    ) -> None:
+        self.trace_id = context.trace_id
+        self.flags = context.trace_flags
+        self.state = context.trace_state
+        self.common = common
+        self.resource = resource
+        self.settings = settings
+        self._newest = context
+
+    def context(self, span_id: int) -> SpanContext:
+        """The context of one of them."""
+        return SpanContext(self.trace_id, span_id, False, self.flags, self.state)
+
+    def parent(self, span_id: int) -> SpanContext:
+        """The same for a parent: many in a row have the same."""
+        newest = self._newest
+        if newest.span_id != span_id:
+            newest = self._newest = self.context(span_id)
+        return newest
+
+
+class OpenSpan:
+    """A span of the library. While it is open its facts are gathered; ended, it is written once.
+
+    Args:
+        traced: the run's.
+        name: of the span.
+        span_id: its own.
+        parent: the id of the span above, in the same trace; or the caller's span; or None.
+        start: Unix seconds.
+        attributes: those known by now; more may be added.
+    """
+
+    __slots__ = (
+        "_built",
+        "attributes",
+        "end",
+        "error",
+        "last",
+        "links",
+        "name",
+        "notes",
+        "parent",
+        "span_id",
+        "start",
+        "traced",
+    )
+
+    def __init__(
+        self,
+        traced: Traced,
+        name: str,
+        span_id: int,
+        parent: int | SpanContext | None,
+        start: float,
+        attributes: dict[str, Any],
+    ) -> None:
+        self.traced = traced
+        self.name = name
+        self.span_id = span_id
+        self.parent = parent
+        self.start = self.last = start
+        self.end = 0.0
+        self.error: str | None = None
+        self.attributes = attributes
+        self.notes: list[Note] | None = None  # most spans have none
+        self.links: Sequence[int | Link] = ()
+        self._built: GraphSpan | None = None
+
+    def note(self, event: Event) -> None:
+        """Write an event onto the span."""
+        if self.notes is None:
+            self.notes = []
+        self.notes.append(event)
+
+    def at(self, seconds: float) -> int:
+        """When something happened on it; what led to it counts as its start."""
+        return nanoseconds(max(seconds, self.start))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the sampler wants it exported."""
+        return bool(self.traced.flags & TraceFlags.SAMPLED)
+
+    def built(self) -> GraphSpan:
+        """The SDK's kind of it."""
+        if self._built is None:
+            self._built = self._build()
+        return self._built
+
+    def _build(self) -> GraphSpan:
+        traced, parent = self.traced, self.parent
+        settings = traced.settings
+        status = _UNSET
+        if self.error is not None:
+            text = settings.text("exception.message", short(self.error))
+            status = Status(StatusCode.ERROR, text or None)
+        attributes = {**traced.common, **self.all_attributes()}
+        return GraphSpan(
+            name=self.name,
+            context=traced.context(self.span_id),
+            parent=traced.parent(parent) if isinstance(parent, int) else parent,
+            resource=traced.resource,
+            attributes=settings.clean(attributes),
+            events=tuple(map(self._event, self.all_notes())),
+            links=[
+                Link(traced.context(link), _INPUT) if isinstance(link, int) else link
+                for link in self.links
+            ]
+            if self.links
+            else (),
+            kind=SpanKind.INTERNAL,
+            status=status,
+            start_time=nanoseconds(self.start),
+            end_time=nanoseconds(max(self.end, self.start)),
+            instrumentation_scope=SCOPE,
+        )
+
+    def _event(self, note: Note) -> SpanEvent:
+        if isinstance(note, Event):
+            note = note.name, self.at(note.time), note.attributes()
+        name, at, facts = note
+        return SpanEvent(name, self.traced.settings.clean(facts), at)
+
+    def all_attributes(self) -> Mapping[str, Any]:
+        """What is known of it, but for what all spans of the run have."""
+        return self.attributes
+
+    def all_notes(self) -> Sequence[Note]:
+        """The events on it."""
+        return self.notes or ()
+
+
+class NodeSpan:
+    """A span that node code made in a worker, and that came home.
+
+    Args:
+        record: the span.
+        traced: the run's; the span may belong to another trace.
+    """
+
+    __slots__ = ("_built", "_record", "_traced")
+    sampled = True  # what is not sampled stays in the worker
+
+    def __init__(self, record: SpanRecord, traced: Traced) -> None:
+        self._record = record
+        self._traced = traced
+        self._built: GraphSpan | None = None
+
+    def built(self) -> GraphSpan:
+        """The SDK's kind of it."""
+        if self._built is None:
+            self._built = self._build()
+        return self._built
+
+    def _build(self) -> GraphSpan:
+        record, settings = self._record, self._traced.settings
+        clean, parent = settings.clean, record.parent_id
+        code, text = record.status
+        if text is not None:
+            text = settings.text("exception.message", text)
+        return GraphSpan(
+            name=record.name,
+            context=SpanContext(record.trace_id, record.span_id, False, _SAMPLED),
+            parent=SpanContext(record.trace_id, parent, True, _SAMPLED) if parent else None,
+            resource=self._traced.resource,
+            attributes=clean(record.attributes),
+            events=[SpanEvent(name, clean(facts), at) for name, at, facts in record.events],
+            links=[
+                Link(SpanContext(trace_id, span_id, True, _SAMPLED), clean(facts))
+                for trace_id, span_id, facts in record.links
+            ],
+            kind=SpanKind(record.kind),
+            status=Status(StatusCode(code), text),
+            start_time=record.start,
+            end_time=record.end,
+            instrumentation_scope=InstrumentationScope(*record.scope),
+        )
 
 
 def cleaned(span: ReadableSpan, settings: Settings) -> ReadableSpan:
@@ -56,119 +292,3 @@ def cleaned(span: ReadableSpan, settings: Settings) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
-
-
-class OpenSpan:
-    """A span that has not ended yet."""
-
-    __slots__ = ("attributes", "context", "events", "last", "links", "name", "parent", "start")
-
-    def __init__(
-        self,
-        name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
-        start: float,
-        attributes: dict[str, Any],
-    ) -> None:
-        self.name = name
-        self.context = context
-        self.parent = parent
-        self.start = start
-        self.last = start
-        self.attributes = attributes
-        self.events: list[SpanEvent] = []
-        self.links: list[Link] = []
-
-
-class SpanWriter:
-    """Finishes spans and hands them over.
-
-    Args:
-        provider: whose resource they get.
-        sink: where finished spans go.
-        settings: what may leave.
-
-    Attributes:
-        recording: whether the sampler wants this run at all.
-    """
-
-    def __init__(
-        self, provider: TracerProvider, sink: Callable[[ReadableSpan], None], settings: Settings
-    ) -> None:
-        self.recording = False
-        self._provider = provider
-        self._sink = sink
-        self._settings = settings
-        self._scope = InstrumentationScope(SCOPE)
-
-    def note(
-        self,
-        span: OpenSpan,
-        event: Event,
-        attributes: Mapping[str, Any] | None = None,
-        name: str | None = None,
-    ) -> None:
-        """Write an event onto a span."""
-        if self.recording:
-            facts = event.attributes() if attributes is None else attributes
-            at = nanoseconds(max(event.time, span.start))  # what led to a run came before it
-            span.events.append(SpanEvent(name or event.name, self._settings.clean(facts), at))
-
-    def end(self, span: OpenSpan, end: float, *, error: str | None = None) -> None:
-        """Finish a span, as one that failed where `error` is given; times are Unix seconds."""
-        if not self.recording:
-            return
-        status = _UNSET
-        if error is not None:
-            text = self._settings.text("exception.message", short(error))
-            status = Status(StatusCode.ERROR, text or None)
-        self._sink(
-            GraphSpan(
-                name=span.name,
-                context=span.context,
-                parent=span.parent,
-                resource=self._provider.resource,
-                attributes=self._settings.clean(span.attributes),
-                events=span.events,
-                links=span.links,
-                kind=SpanKind.INTERNAL,
-                status=status,
-                start_time=nanoseconds(span.start),
-                end_time=nanoseconds(max(end, span.start)),
-                instrumentation_scope=self._scope,
-            )
-        )
-
-    def _status_of(self, record: SpanRecord) -> Status:
-        code, text = record.status
-        if text is not None:
-            text = self._settings.text("exception.message", text)
-        return Status(StatusCode(code), text)
-
-    def from_node(self, record: SpanRecord) -> None:
-        """Hand on a span that node code made in a worker."""
-        if not self.recording:
-            return
-        flags = TraceFlags(TraceFlags.SAMPLED)
-        clean = self._settings.clean
-        parent = record.parent_id
-        self._sink(
-            GraphSpan(
-                name=record.name,
-                context=SpanContext(record.trace_id, record.span_id, False, flags),
-                parent=SpanContext(record.trace_id, parent, True, flags) if parent else None,
-                resource=self._provider.resource,
-                attributes=clean(record.attributes),
-                events=[SpanEvent(name, clean(facts), at) for name, at, facts in record.events],
-                links=[
-                    Link(SpanContext(trace_id, span_id, True, flags), clean(facts))
-                    for trace_id, span_id, facts in record.links
-                ],
-                kind=SpanKind(record.kind),
-                status=self._status_of(record),
-                start_time=record.start,
-                end_time=record.end,
-                instrumentation_scope=InstrumentationScope(*record.scope),
-            )
-        )

@@ -12,7 +12,7 @@ import pytest
 
 from graphorch_ray.telemetry.report import write_report
 
-from .traces import RUNS, Span, failed_run, small_run, wide_run
+from .traces import RUNS, Span, failed_run, small_run, wide_run, with_own_spans
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -260,6 +260,34 @@ def test_a_click_on_a_bar_shows_its_attempt(show: Callable[..., Any]) -> None:
     page.mouse.click(box["x"] + spot[0], box["y"] + spot[1])
     assert "parse failed" in page.locator("#detail").inner_text()
     assert "ValueError: a page was empty" in page.locator("#detail").inner_text()
+
+
+def test_an_attempt_shows_the_spans_that_its_code_made(show: Callable[..., Any]) -> None:
+    page = show(with_own_spans(failed_run(), pairs=20), color_scheme="dark")
+    page.locator("#rows").focus()
+    page.locator("#only-trouble").check()
+    page.locator("#rows").focus()
+    page.keyboard.press("n")
+    assert "40 spans of its own code, below" in page.locator("#detail").inner_text()
+    rows = page.locator("#inside li")
+    assert rows.count() == 30
+    assert page.locator("#inside .hint").inner_text() == "and 10 more"
+    outer, inner = rows.nth(0), rows.nth(1)
+    assert outer.locator(".error-text").inner_text() == "no <route> to host"
+    assert inner.locator(".error-text").count() == 0
+    boxes = [row.locator(".name").bounding_box() for row in (outer, inner)]
+    tracks = [row.locator(".track").bounding_box() for row in (outer, inner)]
+    marks = [row.locator(".track span").bounding_box() for row in (outer, inner)]
+    assert boxes[0]["x"] == boxes[1]["x"]
+    assert inner.locator(".name").evaluate("e => getComputedStyle(e).paddingInlineStart") != "0px"
+    for track, mark in zip(tracks, marks, strict=True):
+        assert (
+            track["x"] <= mark["x"] <= mark["x"] + mark["width"] <= track["x"] + track["width"] + 1
+        )
+    assert marks[0]["x"] < marks[1]["x"]
+    assert page.evaluate(CONTRAST) == []
+    page.locator("#nodes-table .pick").first.click()
+    assert page.locator("#inside li").count() == 0
 
 
 def shown_attempts(page: Any) -> int:

@@ -16,7 +16,7 @@ from graphorch_ray.model import GraphBuilder, ProcessingNode, pass_through
 from graphorch_ray.telemetry.report import write_report
 from graphorch_ray.telemetry.report.page import SCRIPTS
 
-from .traces import RUNS, Plan, Simulation, Span, failed_run, small_run, wide_run
+from .traces import RUNS, Plan, Simulation, Span, failed_run, small_run, wide_run, with_own_spans
 
 VOID = {"meta", "input", "link", "br"}
 
@@ -144,6 +144,7 @@ def test_the_drawing_carries_counts_and_pales_what_did_not_run(tmp_path: Path) -
     assert "good_enough?" in text
     failed = report(failed_run(), tmp_path)
     assert re.search(r'go-is-failed" data-node="parse"', failed)
+    assert re.search(r'data-node="parse"[^>]*aria-label="parse · 1\u00a0\u00d7 · 3 failed', failed)
     assert re.search(r'go-is-unused" data-node="merge"', failed)
 
 
@@ -180,18 +181,47 @@ def test_a_failed_run_says_so_first_and_opens_its_traceback(tmp_path: Path) -> N
     assert finished.index('id="errors"') > finished.index('id="timeline"')
 
 
+def test_time_before_the_first_superstep_is_told_apart(tmp_path: Path) -> None:
+    simulation = Simulation()
+    simulation.now += 5
+    simulation.superstep([Plan("start")])
+    assert re.search(
+        r"<b>5.02 s</b> before the first superstep", report(simulation.finish(), tmp_path)
+    )
+
+
 def test_what_there_was_none_of_has_no_section(tmp_path: Path) -> None:
     simulation = Simulation()
     simulation.superstep([Plan("start")])
     text = report(simulation.finish(), tmp_path)
     assert 'id="errors"' not in text
     assert 'id="checkpoints"' not in text
+    assert 'id="spans"' not in text
 
 
 def test_a_run_without_supersteps_and_one_without_an_end_have_a_page(tmp_path: Path) -> None:
     assert "Nothing was recorded" not in report(Simulation().finish("cancelled"), tmp_path)
     unfinished = [s for s in small_run() if s["attributes"]["graphorch.span"] != "run"]
     assert "The trace ends before the run did" in report(unfinished, tmp_path)
+
+
+def test_spans_of_node_code_have_a_table_and_go_to_the_script(tmp_path: Path) -> None:
+    text = report(with_own_spans(failed_run(), pairs=20), tmp_path)
+    table = text[text.index('id="spans-table"') :]
+    assert '<th scope="row" class="wide">GET /pages</th>' in table
+    assert "start, fetch, page_0, page_1, parse, page_2 and 3 more nodes" in table
+    data = data_of(text)
+    attempts = len(data["attempts"]["node"])
+    assert data["spanNames"] == ["GET /pages", "connect"]
+    assert len(data["spans"]["attempt"]) == 30 * attempts
+    assert data["spansHidden"] == {str(number): 10 for number in range(attempts)}
+
+
+def test_names_of_spans_beyond_number_do_not_fill_the_page(tmp_path: Path) -> None:
+    spans = with_own_spans(failed_run(), pairs=20)
+    for number, span in enumerate(span for span in spans if span["name"] == "connect"):
+        span["name"] = f"job {number}"
+    assert "21 more names with less time are not shown" in report(spans, tmp_path)
 
 
 def test_thousands_of_attempts_stay_a_file_that_opens(tmp_path: Path) -> None:

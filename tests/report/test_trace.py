@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,22 @@ from graphorch_ray.telemetry.report.facts import (
     fallbacks_taken,
     node_facts,
     quantile,
+    span_facts,
 )
 from graphorch_ray.telemetry.report.timeline import timeline_data
 from graphorch_ray.telemetry.report.trace import Run, read_run, read_spans
 from graphorch_ray.telemetry.report.units import duration, size
 
-from .traces import HEADER, Plan, Simulation, failed_run, save, small_run, wide_run
+from .traces import (
+    HEADER,
+    Plan,
+    Simulation,
+    failed_run,
+    save,
+    small_run,
+    wide_run,
+    with_own_spans,
+)
 
 
 def small() -> Run:
@@ -109,10 +120,37 @@ def test_a_run_whose_driver_was_killed_is_read_as_far_as_it_went() -> None:
     assert run.facts == {}
 
 
-def test_spans_that_node_code_made_are_left_out() -> None:
+def test_spans_that_node_code_made_are_read_with_their_attempt() -> None:
+    run = read_run(with_own_spans(failed_run(), pairs=2))
+    for attempt in run.attempts:
+        assert [(span.name, span.depth) for span in attempt.spans] == [
+            *(("GET /pages", 0), ("connect", 1)),
+            *(("GET /pages", 0), ("connect", 1)),
+        ]
+        assert all(
+            attempt.queued <= span.start <= span.ended <= attempt.ended for span in attempt.spans
+        )
+        assert {span.failed for span in attempt.spans} == {False, attempt.outcome == "failed"}
+    assert [dataclasses.replace(a, spans=()) for a in run.attempts] == list(
+        read_run(failed_run()).attempts
+    )
+
+
+def test_spans_of_others_and_a_circle_of_spans_are_left_out() -> None:
     spans = small_run()
-    own = {**spans[0], "spanId": "f" * 16, "name": "GET /", "attributes": {"http.method": "GET"}}
-    assert read_run([*spans, own]) == read_run(spans)
+    attempt = next(s for s in spans if s["attributes"]["graphorch.span"] == "attempt")
+    stray = {**attempt, "spanId": "f" * 16, "parentSpanId": "a" * 16, "attributes": {}}
+    circle = {**attempt, "parentSpanId": attempt["spanId"], "attributes": {}}
+    assert read_run([*spans, stray, circle]) == read_run(spans)
+
+
+def test_spans_of_node_code_are_counted_by_name() -> None:
+    (get, connect) = span_facts(read_run(with_own_spans(failed_run())))
+    assert {get.name, connect.name} == {"GET /pages", "connect"}
+    get, connect = sorted((get, connect), key=lambda facts: facts.name)
+    assert len(get.times) == len(connect.times) == 11
+    assert (get.failed, connect.failed) == (3, 0)
+    assert list(get.nodes)[:2] == ["start", "fetch"]
 
 
 def test_missing_attributes_leave_gaps_not_errors() -> None:
@@ -194,6 +232,17 @@ def test_the_critical_path_is_what_each_superstep_waited_for() -> None:
     assert retried.execution is not None
     assert retried.execution.node_id == "search"
     assert retried.paused == pytest.approx(0.05)
+
+
+def test_a_failed_superstep_waited_for_what_failed_not_for_what_was_cancelled() -> None:
+    spans = failed_run()
+    (parse,) = [span for span in spans if span["name"] == "node parse"]
+    (page,) = [span for span in spans if span["name"] == "node page_5"]
+    page["attributes"]["graphorch.outcome"] = "cancelled"
+    page["endTimeUnixNano"] = parse["endTimeUnixNano"] + 1
+    last = critical_steps(read_run(spans))[-1].execution
+    assert last is not None
+    assert last.node_id == "parse"
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(1, 99))

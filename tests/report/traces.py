@@ -412,6 +412,43 @@ def failed_run(node: str = "parse", error: str = "ValueError: a page was empty")
     )
 
 
+def with_own_spans(spans: list[Span], pairs: int = 1) -> list[Span]:
+    """The same, where each attempt's code made pairs of spans, one beneath the other.
+
+    The outer one of a failed attempt has failed, too.
+    """
+    own: list[Span] = []
+    for span in spans:
+        if span["attributes"]["graphorch.span"] != "attempt":
+            continue
+        begin, length = (
+            span["startTimeUnixNano"],
+            span["endTimeUnixNano"] - span["startTimeUnixNano"],
+        )
+        parent = span["spanId"]
+        for number in range(pairs):
+            for depth, name in enumerate(("GET /pages", "connect")):
+                start = begin + length * (2 * number + depth + 1) // (2 * pairs + 2)
+                failed = depth == 0 and span["status"]["code"] == "ERROR"
+                own.append(
+                    {
+                        **span,
+                        "spanId": f"{len(own) + 1:016x}".replace("0", "e", 1),
+                        "parentSpanId": parent if depth == 0 else own[-1]["spanId"],
+                        "name": name,
+                        "startTimeUnixNano": start,
+                        "endTimeUnixNano": start + length // (2 * pairs + 2),
+                        "attributes": {"http.request.method": "GET"},
+                        "status": {
+                            "code": "ERROR" if failed else "UNSET",
+                            "message": "no <route> to host" if failed else "",
+                        },
+                        "scope": "users.own",
+                    }
+                )
+    return [*own, *spans]
+
+
 RUNS: dict[str, Callable[[], list[Span]]] = {
     "small": small_run,
     "wide": wide_run,

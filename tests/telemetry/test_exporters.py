@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from concurrent import futures
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
-    ExportLogsServiceRequest,
-    ExportLogsServiceResponse,
-)
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -38,85 +23,14 @@ from graphorch_ray import (
 )
 from tests.runtime.nodes import chain, echo, fail, fallback, star
 from tests.telemetry.nodes import async_node, killed, logs, retried, too_long
-
-KINDS = {
-    "traces": (ExportTraceServiceRequest, ExportTraceServiceResponse),
-    "metrics": (ExportMetricsServiceRequest, ExportMetricsServiceResponse),
-    "logs": (ExportLogsServiceRequest, ExportLogsServiceResponse),
-}
+from tests.telemetry.receiver import PROTOCOLS, receiving
 
 
-class Receiver:
-    """What an OTLP backend gets."""
-
-    def __init__(self):
-        self.requests = {kind: [] for kind in KINDS}
-        self.headers = []
-
-    def take(self, kind, body, headers):
-        request, response = KINDS[kind]
-        self.requests[kind].append(request.FromString(body))
-        self.headers.append({key.lower(): value for key, value in headers})
-        return response().SerializeToString()
-
-    @property
-    def spans(self):
-        return [
-            span
-            for request in self.requests["traces"]
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-
-@pytest.fixture(params=["http/protobuf", "grpc"])
+@pytest.fixture(params=PROTOCOLS)
 def receiver(request):
-    got = Receiver()
-    if request.param == "grpc":
-        server = grpc.server(futures.ThreadPoolExecutor(4))
-        for kind in KINDS:
-            name = "trace" if kind == "traces" else kind
-            service = f"opentelemetry.proto.collector.{name}.v1.{name.capitalize()}Service"
-
-            def export(body, context, kind=kind):
-                return got.take(kind, body, context.invocation_metadata())
-
-            handler = grpc.unary_unary_rpc_method_handler(export)
-            server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service, {"Export": handler}),)
-            )
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        got.where = {"otlp": f"http://127.0.0.1:{port}", "protocol": "grpc"}
+    with receiving(request.param) as got:
         yield got
         telemetry.shutdown()
-        server.stop(0)
-        return
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                import gzip
-
-                body = gzip.decompress(body)
-            answer = got.take(self.path.removeprefix("/v1/"), body, self.headers.items())
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        got.where = {"otlp": f"http://127.0.0.1:{server.server_address[1]}"}
-        yield got
-        telemetry.shutdown()
-        server.shutdown()
 
 
 def test_one_complete_trace_reaches_a_real_receiver(receiver, ray_session, tmp_path):
@@ -136,12 +50,7 @@ def test_one_complete_trace_reaches_a_real_receiver(receiver, ray_session, tmp_p
     )
     run.run()
     assert telemetry.flush(20)
-    spans = receiver.spans
-    by_id = {span.span_id: span for span in spans}
-    assert len(by_id) == len(spans), "a span was doubled"
-    assert len({span.trace_id for span in spans}) == 1
-    assert [span.name for span in spans if not span.parent_span_id] == ["run star"]
-    assert all(not span.parent_span_id or span.parent_span_id in by_id for span in spans)
+    spans = receiver.one_whole_trace()
     summary = run.summary
     attempts = sum(node.attempts for node in summary.nodes.values())
     executions = sum(node.executions for node in summary.nodes.values())
@@ -185,7 +94,7 @@ def test_the_environment_alone_sets_up_otlp(receiver, tmp_path):
     env = {
         **os.environ,
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.where["otlp"],
-        "OTEL_EXPORTER_OTLP_PROTOCOL": receiver.where.get("protocol", "http/protobuf"),
+        "OTEL_EXPORTER_OTLP_PROTOCOL": receiver.protocol,
         "OTEL_SERVICE_NAME": "my-service",
     }
     done = subprocess.run(

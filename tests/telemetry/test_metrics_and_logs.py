@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from graphorch_ray import GraphExecutionError, GraphExecutor, ProcessingNode, RetryPolicy, State
 from graphorch_ray.telemetry import listeners
-from tests.runtime.nodes import chain, echo, fail, fallback, star
+from tests.runtime.nodes import chain, echo, fail, fallback, killed_once, star
 from tests.telemetry.nodes import async_node, retried, warns
 
 
@@ -76,7 +76,12 @@ def test_metrics_of_a_run_with_a_retry_and_a_fallback(metrics, backend, tmp_path
     assert total(found["retries"]) == 2
     assert total(found["fallbacks"], outcome="ok") == 1
     assert total(found["checkpoints"]) >= 4
-    assert count(found["checkpoint.duration"]) == total(found["checkpoints"])
+    for name in ("checkpoint.duration", "checkpoint.size"):
+        assert count(found[name]) == total(found["checkpoints"])
+    assert count(found["checkpoint.lag"]) >= 1
+    assert count(found["superstep.duration"]) == 4
+    assert count(found["attempt.duration"]) >= 6
+    assert count(found["attempt.queue_wait"]) >= 6
     assert count(found["run.duration"]) == 1
     assert count(found["superstep.duration"]) == 4
     assert count(found["attempt.duration"]) == 6  # start and end run no code
@@ -93,6 +98,16 @@ def test_metrics_of_failures_and_timeouts(metrics):
     assert total(found["runs"], status="failed") == 1
     assert total(found["executions"], outcome="failed") == 1
     assert total(found["slots.in_use"]) == 0
+
+
+def test_a_lost_worker_is_counted_with_its_reason(metrics, ray_session, tmp_path):
+    GraphExecutor(
+        chain(ProcessingNode("a", killed_once)), State([str(tmp_path / "once")]), backend="ray"
+    ).run()
+    found = metrics()
+    assert total(found["infrastructure_failures"], node_id="a", reason="worker_crashed") == 1
+    assert total(found["attempts"], outcome="infrastructure") == 1
+    assert total(found["executions"], node_id="a", outcome="ok") == 1
 
 
 def test_a_wide_graph_has_no_label_for_its_nodes(metrics):

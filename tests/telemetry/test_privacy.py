@@ -76,11 +76,14 @@ def test_where_the_redact_hook_fails_nothing_leaves(spans):
         return value if name.startswith("graphorch.") and name != "graphorch.error" else None
 
     telemetry.configure(exporters=[fresh(spans)], redact=redact)
-    with (
-        pytest.warns(GraphWarning, match="redact function failed at attribute"),
-        pytest.raises(GraphExecutionError),
-    ):
-        run(chain(ProcessingNode("a", tells_secret)), "inline", State([SECRET]))
+
+    def run_and_export():
+        with pytest.raises(GraphExecutionError):
+            run(chain(ProcessingNode("a", tells_secret)), "inline", State([SECRET]))
+        assert telemetry.flush(10)
+
+    with pytest.warns(GraphWarning, match="redact function failed at attribute"):
+        run_and_export()
     attempt = spans.one("attempt", node_id="a")
     assert "exception.message" not in str([event.attributes for event in attempt.events])
 

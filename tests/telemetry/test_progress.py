@@ -18,6 +18,7 @@ from graphorch_ray import (
     node_action,
 )
 from graphorch_ray.telemetry import progress
+from graphorch_ray.telemetry.counts import Counts
 from graphorch_ray.telemetry.progress import LineDisplay, NotebookDisplay, Progress, TerminalDisplay
 from tests.runtime.nodes import chain, echo, fail, fallback, star
 
@@ -85,9 +86,9 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over():
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
     display = TerminalDisplay(console)
-    counts = progress.Counts()
+    counts = Counts()
     counts.graph, counts.total, counts.done = "g", 10, 5
-    counts.out.update(["one", "two"])
+    counts.out.update({key: key for key in ("one", "two")})
     display.draw(counts)
     display.draw(counts)
     counts.ended = "finished"
@@ -102,7 +103,7 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over():
 def test_lines_are_few():
     out = io.StringIO()
     display = LineDisplay(out)
-    counts = progress.Counts()
+    counts = Counts()
     for _ in range(100):
         display.draw(counts)
     counts.superstep = 1
@@ -124,7 +125,7 @@ def test_a_notebook_gets_text_that_is_exchanged(monkeypatch):
 
     monkeypatch.setattr(display_module, "display", show)
     display = NotebookDisplay()
-    counts = progress.Counts()
+    counts = Counts()
     counts.graph = "g"
     display.draw(counts)
     counts.ended = "finished"
@@ -158,9 +159,9 @@ def test_the_display_suits_where_the_program_runs(monkeypatch):
     assert isinstance(progress._suitable(), NotebookDisplay)
 
 
-def test_a_display_that_was_never_started_can_be_closed():
+def test_a_display_of_a_run_that_never_began_can_be_closed():
     display = Recording()
-    shown = Progress(display)
+    shown = Progress(Counts(), display)
     shown.close()
     shown.close()
     assert len(display.closed) == 1

@@ -19,12 +19,22 @@ from graphorch_ray import (
     State,
     telemetry,
 )
+from graphorch_ray.telemetry.span_writer import OpenSpan
 from tests.runtime.nodes import chain, echo, fail, fallback, star
 from tests.telemetry.conftest import events
 
 
 def executor(graph, **options):
     return GraphExecutor(graph, State([1]), backend="inline", **options)
+
+
+def test_the_run_span_has_the_settings_of_the_run_not_those_of_the_beginning(spans):
+    run = executor(chain(ProcessingNode("a", echo)), max_workers=7)
+    run.max_workers = 3
+    run.run()
+    span = spans.one("run")
+    assert span.attributes["graphorch.max_workers"] == 3
+    assert events(span, "executor_init")[0]["max_workers"] == 7
 
 
 def test_a_run_is_one_tree_run_superstep_execution_attempt(spans):
@@ -108,7 +118,8 @@ def test_with_nothing_configured_no_span_is_made(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a span was made")
 
-    monkeypatch.setattr(ReadableSpan, "__init__", refuse)
+    for kind in (ReadableSpan, OpenSpan):
+        monkeypatch.setattr(kind, "__init__", refuse)
     telemetry.shutdown()
     run = executor(chain(ProcessingNode("a", echo)))
     assert run.run() == State([1])

@@ -2,7 +2,7 @@
 
 Written here because what there is does not fit: the layout must run on every platform with
 no compiled wheel, under a licence that goes with ours, and give sizes of boxes, routes of
-arrows and loops. ``docs/report.md`` names the libraries that were weighed.
+arrows and loops. ``docs/observability.md`` names the libraries that were weighed.
 """
 
 from __future__ import annotations

@@ -13,12 +13,14 @@ __all__ = [
     "CriticalStep",
     "ErrorGroup",
     "NodeFacts",
+    "SpanFacts",
     "critical_steps",
     "edges_taken",
     "error_groups",
     "fallbacks_taken",
     "node_facts",
     "quantile",
+    "span_facts",
 ]
 
 
@@ -55,6 +57,16 @@ class ErrorGroup:
     fatal: bool = False
     traceback: str = ""
     attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class SpanFacts:
+    """The spans of one name that code in nodes made: their seconds, and in which nodes."""
+
+    name: str
+    failed: int = 0
+    times: list[float] = field(default_factory=list)
+    nodes: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +120,18 @@ def _count(node: NodeFacts, attempt: Attempt) -> None:
         node.output_bytes = (node.output_bytes or 0) + attempt.output_bytes
 
 
+def span_facts(run: Run) -> list[SpanFacts]:
+    """Return facts about the spans that code in nodes made, by name, most time first."""
+    found: dict[str, SpanFacts] = {}
+    for attempt in run.attempts:
+        for span in attempt.spans:
+            facts = found.setdefault(span.name, SpanFacts(name=span.name))
+            facts.failed += span.failed
+            facts.times.append(span.ended - span.start)
+            facts.nodes[attempt.node_id] = None
+    return sorted(found.values(), key=lambda facts: -sum(facts.times))
+
+
 def quantile(values: Sequence[float], percent: int) -> float | None:
     """Return the value below which so many percent of the values lie."""
     if len(values) < 2:
@@ -158,7 +182,8 @@ def critical_steps(run: Run) -> list[CriticalStep]:
 
 
 def _critical(superstep: Superstep) -> CriticalStep:
-    last = max(superstep.executions, key=lambda execution: execution.end, default=None)
+    # What is cancelled ends when another one has failed: that is what all waited for.
+    last = max(superstep.executions, key=lambda e: (e.outcome != "cancelled", e.end), default=None)
     attempts = last.attempts if last is not None else []
     length = last.end - last.start if last is not None else 0.0
     queued = sum((a.ended if a.started is None else a.started) - a.queued for a in attempts)

@@ -13,16 +13,30 @@ from typing import Any
 from ...model import Graph
 from ...model.drawing.style import STYLE
 from ...model.drawing.text import escaped
-from .facts import CriticalStep, NodeFacts, critical_steps, error_groups, node_facts
+from .facts import (
+    CriticalStep,
+    NodeFacts,
+    critical_steps,
+    error_groups,
+    node_facts,
+    span_facts,
+)
 from .picture import picture_of
-from .tables import checkpoint_table, error_list, node_table, settings_list, superstep_table
+from .tables import (
+    checkpoint_table,
+    error_list,
+    node_table,
+    settings_list,
+    span_table,
+    superstep_table,
+)
 from .timeline import timeline_data
 from .trace import Run
 from .units import count, duration
 
 __all__ = ["render"]
 
-SCRIPTS = ("rows.js", "timeline.js", "tables.js", "report.js")
+SCRIPTS = ("rows.js", "timeline.js", "tables.js", "spans.js", "report.js")
 _STATUS = {
     "finished": "Finished",
     "failed": "Failed",
@@ -40,6 +54,7 @@ def render(run: Run, graph: Graph | None = None) -> str:
     nodes = node_facts(run)
     critical = critical_steps(run)
     errors = error_groups(run)
+    spans = span_facts(run)
     trouble = _section("errors", "Errors", error_list(errors), count(len(errors), "kind"))
     style = _file("report.css")
     scripts = [_file(name) for name in SCRIPTS]
@@ -61,6 +76,12 @@ def render(run: Run, graph: Graph | None = None) -> str:
         nodes=node_table(nodes),
         supersteps=superstep_table(critical),
         superstep_count=count(len(critical), "superstep"),
+        spans=_section(
+            "spans",
+            "Spans of node code",
+            span_table(spans) if spans else "",
+            count(sum(len(facts.times) for facts in spans), "span"),
+        ),
         checkpoints=_section(
             "checkpoints",
             "Checkpoints",
@@ -162,7 +183,9 @@ def _critical_words(run: Run, steps: list[CriticalStep]) -> str:
             ("besides, in supersteps", "outside"),
         )
     ]
-    between = total - sum(step.superstep.end - step.superstep.start for step in steps)
+    before = steps[0].superstep.start if steps else 0.0
+    between = total - before - sum(step.superstep.end - step.superstep.start for step in steps)
+    parts.append(("before the first superstep", before))
     parts.append(("between supersteps", max(0.0, between)))
     if total <= 0:
         return "<p>Nothing was recorded.</p>"

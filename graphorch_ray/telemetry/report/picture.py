@@ -158,7 +158,7 @@ def _told(box: Box, facts: NodeFacts | None) -> Box:
         return replace(box, note=" · ".join(filter(None, (box.note, "not run"))), mark="unused")
     often = times(facts.executions + facts.stood_in)
     words = [box.note, often]
-    if facts.run_times:
+    if facts.run_times and not facts.lost:  # there is room for one of them
         words.append(duration(quantile(facts.run_times, 50)))
     if facts.failures:
         words.append(f"{facts.failures:,} failed")

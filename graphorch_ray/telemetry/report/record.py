@@ -6,12 +6,13 @@ import asyncio
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...errors import GraphWarning
 from ...model import Graph
+from ..broadcast import Ignored
 from ..event import Event
-from ..events import RunStarted
+from ..events import CodeEnded, CodeStarted, RunStarted
 from ..hub import EventHub
 from ..settings import settings
 
@@ -23,6 +24,8 @@ class RunRecord:
         hub: what tells of the runs.
         graph: the graph that they run.
     """
+
+    ignores: ClassVar[Ignored] = frozenset((CodeStarted, CodeEnded))  # as the spans' maker does
 
     def __init__(self, hub: EventHub, graph: Graph) -> None:
         self._graph = graph
@@ -61,7 +64,7 @@ class RunRecord:
         from ..jsonlines import span_object
         from . import write_report
 
-        return write_report([span_object(span) for span in self._spans], path, self._graph)
+        return write_report([span_object(span.built()) for span in self._spans], path, self._graph)
 
     async def run_ended(self) -> None:
         """Write the reports that are wanted; what goes wrong is a warning, not the run's fault."""

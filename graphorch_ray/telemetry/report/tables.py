@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...model.drawing.text import escaped
-from .facts import CriticalStep, ErrorGroup, NodeFacts, quantile
+from .facts import CriticalStep, ErrorGroup, NodeFacts, SpanFacts, quantile
 from .trace import Checkpoint, Run
 from .units import NOTHING, count, duration, size
 
@@ -15,10 +15,12 @@ __all__ = [
     "error_list",
     "node_table",
     "settings_list",
+    "span_table",
     "superstep_table",
 ]
 
 ERRORS_SHOWN = 12  # kinds of error; the others are there to be opened
+SPANS_SHOWN = 200  # names of spans that nodes made; a name with an id in it makes many
 NODES_NAMED = 6  # nodes and supersteps of an error that are named one by one
 _OUTCOME_WORDS = {
     "failed": "failed",
@@ -94,6 +96,40 @@ def node_table(nodes: Mapping[str, NodeFacts]) -> str:
     return _table("nodes", "What each node did", headings, rows, sortable=True)
 
 
+# --- spans of node code -------------------------------------------------------------------------
+
+
+def span_table(spans: Sequence[SpanFacts]) -> str:
+    """Return a row for each name of the spans that code in nodes made."""
+    headings = [
+        ("Span", "text", "Its name"),
+        ("In nodes", "text", "Whose code made it"),
+        ("Count", "number", "How many there are"),
+        ("Failed", "number", "How many have the status of an error"),
+        ("p50", "number", "Half of them took no longer than this"),
+        ("p95", "number", "95 of 100 took no longer than this"),
+        ("Total", "number", "Time of all of them together; one inside another counts twice"),
+    ]
+    rows = []
+    for facts in spans[:SPANS_SHOWN]:
+        cells = [
+            _count(len(facts.times)),
+            _count(facts.failed),
+            _time(quantile(facts.times, 50)),
+            _time(quantile(facts.times, 95)),
+            _time(sum(facts.times)),
+        ]
+        failed = ' class="bad"' if facts.failed else ""
+        rows.append(
+            f'<tr{failed}><th scope="row" class="wide">{escaped(facts.name)}</th>'
+            f'<td class="wide">{escaped(_some(list(facts.nodes), "node"))}</td>{_cells(cells)}</tr>'
+        )
+    table = _table("spans", "Spans that nodes' own code made", headings, rows, sortable=True)
+    if rest := spans[SPANS_SHOWN:]:
+        table += f"<p>{count(len(rest), 'more name')} with less time are not shown.</p>"
+    return table
+
+
 # --- supersteps ---------------------------------------------------------------------------------
 
 
@@ -147,9 +183,7 @@ def error_list(groups: Sequence[ErrorGroup]) -> str:
 
 def _error(group: ErrorGroup) -> str:
     nodes = list(dict.fromkeys(attempt.node_id for attempt in group.attempts))
-    where = ", ".join(nodes[:NODES_NAMED])
-    if len(nodes) > NODES_NAMED:
-        where += f" and {count(len(nodes) - NODES_NAMED, 'more node')}"
+    where = _some(nodes, "node")
     supersteps = sorted({attempt.superstep for attempt in group.attempts})
     when = ", ".join(map(str, supersteps[:NODES_NAMED]))
     if len(supersteps) > NODES_NAMED:
@@ -169,6 +203,14 @@ def _error(group: ErrorGroup) -> str:
             f'<pre tabindex="0">{_lines(group.traceback.rstrip())}</pre></details>'
         )
     return "\n".join([*lines, "</article>"])
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    """Name the first ones, and count the others."""
+    named = ", ".join(names[:NODES_NAMED])
+    if len(names) > NODES_NAMED:
+        named += f" and {count(len(names) - NODES_NAMED, f'more {what}')}"
+    return named
 
 
 def _lines(text: str) -> str:

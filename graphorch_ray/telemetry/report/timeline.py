@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .facts import CriticalStep
@@ -10,6 +10,10 @@ from .trace import Attempt, Run
 
 __all__ = ["timeline_data"]
 
+SPANS_PER_ATTEMPT = 30
+"""Spans of its own code that one attempt shows, at most; the first ones."""
+
+ERROR_CHARS = 300
 OUTCOMES = ("ok", "failed", "timeout", "infrastructure", "cancelled")
 
 
@@ -34,11 +38,28 @@ def timeline_data(run: Run, critical: list[CriticalStep]) -> dict[str, Any]:
     on_path = {id(step.execution) for step in critical if step.execution is not None}
     nodes, workers, errors = _Names(), _Names(["driver"]), _Names([""])
     outcomes = _Names(OUTCOMES)
-    rows = []
+    names = _Names()
+    rows: list[tuple[int, ...]] = []
+    spans: list[tuple[int, ...]] = []
+    hidden: dict[int, int] = {}
     for number, superstep in enumerate(run.supersteps):
         for execution in superstep.executions:
             is_critical = id(execution) in on_path
             for attempt in execution.attempts:
+                for span in attempt.spans[:SPANS_PER_ATTEMPT]:
+                    spans.append(
+                        (
+                            len(rows),
+                            names(span.name),
+                            span.depth,
+                            _micro(span.start),
+                            _micro(span.ended),
+                            int(span.failed),
+                            errors(span.error[:ERROR_CHARS]),
+                        )
+                    )
+                if len(attempt.spans) > SPANS_PER_ATTEMPT:
+                    hidden[len(rows)] = len(attempt.spans) - SPANS_PER_ATTEMPT
                 rows.append(
                     (
                         nodes(attempt.node_id),
@@ -72,10 +93,17 @@ def timeline_data(run: Run, critical: list[CriticalStep]) -> dict[str, Any]:
         "outcomes": list(outcomes),
         "errors": list(errors),
         "supersteps": [[s.number, _micro(s.start), _micro(s.end)] for s in run.supersteps],
-        "attempts": dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
-        if rows
-        else {name: [] for name in columns},
+        "attempts": _columns(columns, rows),
+        "spans": _columns(("attempt", "name", "depth", "start", "ended", "failed", "error"), spans),
+        "spanNames": list(names),
+        "spansHidden": hidden,
     }
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[int, ...]]) -> dict[str, list[int]]:
+    if not rows:
+        return {name: [] for name in names}
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _micro(seconds: float) -> int:
@@ -85,4 +113,4 @@ def _micro(seconds: float) -> int:
 def _error(attempt: Attempt) -> str:
     if not attempt.error and not attempt.error_type:
         return ""
-    return f"{attempt.error_type}: {attempt.error}".removeprefix(": ")[:300]
+    return f"{attempt.error_type}: {attempt.error}".removeprefix(": ")[:ERROR_CHARS]

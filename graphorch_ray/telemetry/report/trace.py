@@ -22,6 +22,7 @@ __all__ = [
     "Attempt",
     "Checkpoint",
     "Execution",
+    "OwnSpan",
     "Run",
     "Superstep",
     "TraceError",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 Span = Mapping[str, Any]
+_OWN = ""  # the kind of a span that is none of the library's
 _CHECKPOINTS = {
     "checkpoint_save": "saved",
     "checkpoint_load": "loaded",
@@ -39,6 +41,24 @@ _CHECKPOINTS = {
 
 class TraceError(ValueError):
     """What was given as a trace is none, or holds no run; the text says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSpan:
+    """A span that a node's own code made, or a library that it uses.
+
+    Attributes:
+        depth: 0 beneath the attempt, 1 beneath such a span, and so on.
+        failed: Its status is an error.
+        error: What it says of that; may be empty.
+    """
+
+    name: str
+    depth: int
+    start: float
+    ended: float
+    failed: bool
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +72,7 @@ class Attempt:
         worker: The process it ran in, in words; "driver" for the driver.
         queue_wait: Seconds between the two, as measured.
         error: Text of what went wrong, with its type; empty where nothing did.
+        spans: What its code made, each before those beneath it, in order of time.
     """
 
     node_id: str
@@ -73,6 +94,7 @@ class Attempt:
     error_type: str = ""
     error: str = ""
     traceback: str = ""
+    spans: tuple[OwnSpan, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -203,7 +225,9 @@ def read_run(spans: Iterable[Span], run_id: str | None = None) -> Run:
     by_kind: dict[str, list[Span]] = defaultdict(list)
     for span in spans:
         kind = _attributes(span).get("span")
-        if isinstance(kind, str) and (run_id is None or _attributes(span).get("run_id") == run_id):
+        if not isinstance(kind, str):
+            by_kind[_OWN].append(span)
+        elif run_id is None or _attributes(span).get("run_id") == run_id:
             by_kind[kind].append(span)
     runs = {_key(span): span for span in by_kind["run"]}
     orphans: dict[str, list[Span]] = defaultdict(list)  # their run has not ended, or never will
@@ -231,7 +255,7 @@ class _Reader:
     def __init__(self, zero: int, by_kind: Mapping[str, list[Span]]) -> None:
         self.zero = zero
         self.inside: dict[str, list[Span]] = defaultdict(list)
-        for span in (*by_kind["execution"], *by_kind["attempt"]):
+        for span in (*by_kind["execution"], *by_kind["attempt"], *by_kind[_OWN]):
             self.inside[f"{span.get('traceId')}/{span.get('parentSpanId')}"].append(span)
 
     def run(self, span: Span | None, supersteps: list[Span], others: int) -> Run:
@@ -338,6 +362,33 @@ class _Reader:
             error_type=str(raised.get("exception.type", told.get("error.type", ""))),
             error=str(told.get("error", raised.get("exception.message", _message(span)))),
             traceback=str(raised.get("exception.stacktrace", "")),
+            spans=tuple(self.spans_in(span)),
+        )
+
+    def spans_in(self, attempt: Span) -> Iterator[OwnSpan]:
+        """Yield the spans beneath an attempt, each before its children."""
+        seen = {_key(attempt)}
+        waiting = [(child, 0) for child in self.children(attempt)]
+        while waiting:
+            span, depth = waiting.pop()
+            if _key(span) in seen:
+                continue
+            seen.add(_key(span))
+            status = span.get("status") or {}
+            yield OwnSpan(
+                name=str(span.get("name", "")),
+                depth=depth,
+                start=self.seconds(_nanoseconds(span, "start")),
+                ended=self.seconds(_nanoseconds(span, "end")),
+                failed=status.get("code") == "ERROR",
+                error=_message(span),
+            )
+            waiting += [(child, depth + 1) for child in self.children(span)]
+
+    def children(self, span: Span) -> list[Span]:
+        """The spans beneath one, the last to start first."""
+        return sorted(
+            self.inside.get(_key(span), ()), key=lambda s: _nanoseconds(s, "start"), reverse=True
         )
 
     def event(self, event: Span) -> tuple[float, str, dict[str, Any]]:

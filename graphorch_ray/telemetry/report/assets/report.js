@@ -28,6 +28,8 @@
     if (all.output[index] >= 0) sizes.push(`${sizeText(all.output[index])} out`);
     if (sizes.length) lines.push(sizes.join(", "));
     if (all.error[index]) lines.push(data.errors[all.error[index]]);
+    const made = spans.count(index);
+    if (made) lines.push(`${made} ${made === 1 ? "span" : "spans"} of its own code, below`);
     const title = document.createElement("p");
     const name = document.createElement("b");
     name.textContent = data.nodes[all.node[index]];
@@ -35,7 +37,10 @@
     const text = document.createElement("p");
     text.textContent = lines.join("\n");
     byId("detail").replaceChildren(title, text);
+    spans.show(index);
   }
+
+  const spans = new Spans(byId("inside"), data);
 
   const timeline = new Timeline(byId("rows"), byId("slots"), data, describe);
 
@@ -78,6 +83,7 @@
     if (shown === null) return;
     const attempts = all.node.reduce((sum, n, i) => sum + (n === number || all.owner[i] === number ? 1 : 0), 0);
     byId("detail").replaceChildren();
+    byId("inside").replaceChildren();
     const told = document.createElement("p");
     told.textContent = attempts
       ? `The timeline shows only ${shown}: ${attempts} attempts.`
