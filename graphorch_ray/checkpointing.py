@@ -369,7 +369,7 @@ class Keeper:
         self._newest = self._line.commit(manifest)
         missing: list[Blob] = self._line.missing(reused)
         if not missing:
-            self._line.prune()
+            self._line.prune(lazily=manifest.kind == "superstep")
         return missing
 
     def _unwritten(self, snapshot: Snapshot, error: Exception) -> CheckpointError:

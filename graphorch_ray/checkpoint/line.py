@@ -30,6 +30,7 @@ _GROUP = 1000  # manifests to a directory: listing one costs one request
 _MOST_RACES = 100
 _MOST_LISTINGS = 5
 _LONGEST_PIN = 200
+_LOT = 16  # manifests without blobs that are pruned together
 
 
 def writer_id() -> str:
@@ -277,7 +278,7 @@ class Line:
     def release(self) -> None:
         """Do nothing: an owner at rest stands in nobody's way."""
 
-    def prune(self, keep: Iterable[Blob] = ()) -> None:
+    def prune(self, keep: Iterable[Blob] = (), *, lazily: bool = False) -> None:
         """Delete what `keep_last` does not keep. Does nothing except after an own commit.
 
         Kept are the newest complete manifest of each of the newest `keep_last` supersteps, the
@@ -287,8 +288,11 @@ class Line:
 
         Args:
             keep: blobs that the next manifest will name.
+            lazily: leave manifests without blobs until there are `_LOT` of them to delete.
         """
         if self._store.keep_last is None or not self._may_prune:
+            return
+        if lazily and self._surveyed and self._may_wait(self._store.keep_last):
             return
         self._may_prune = False
         failpoints.reach("prune.before")
@@ -310,6 +314,13 @@ class Line:
                 free.add(name)
         self._files.delete(sorted(free))
         failpoints.reach("prune.after")
+
+    def _may_wait(self, keep_last: int) -> bool:
+        """Whether there is little to gain by pruning now."""
+        entries = self._holdings.entries
+        if self._orphans or len(entries) >= keep_last + _LOT:
+            return False
+        return not any(entry.blobs for entry in entries.values())
 
     # --- inside -------------------------------------------------------------------------------
 

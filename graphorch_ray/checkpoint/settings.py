@@ -19,7 +19,8 @@ class CheckpointSettings(TypedDict, total=False):
             writes only where the run starts and ends.
         checkpoint_granularity: ``"superstep"`` (default), or ``"node"``: each finished node of a
             superstep is kept too, so that after a crash only the unfinished ones run again.
-        keep_last: how many supersteps are kept; older ones are deleted. Default 3; None keeps all.
+        keep_last: how many supersteps are kept; older ones are deleted, while the run goes on in
+            lots of 16 where they hold small states only. Default 3; None keeps all.
         checkpoint_compression: None (default), or ``"zstd"``.
         on_checkpoint_error: ``"raise"`` (default) ends the run where a checkpoint cannot be
             written; ``"warn"`` warns once and goes on.

@@ -307,7 +307,7 @@ class SingleLine:
         """Return nothing: the file holds what its manifest names."""
         return []
 
-    def prune(self, keep: Iterable[Blob] = ()) -> None:
+    def prune(self, keep: Iterable[Blob] = (), *, lazily: bool = False) -> None:
         """Do nothing: there is no history."""
 
     def _claim(self, epoch: int) -> str:

@@ -12,7 +12,7 @@ from ..state import State
 from .driver import DriverSide, Finished
 from .payload import Payload, dump
 from .pool import PoolFacts, RunContext
-from .stored import Stored, StoredPayload, Vault
+from .stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
 
 Handle = Payload | StoredPayload
 
@@ -141,7 +141,8 @@ class InlinePool:
         def write() -> list[Stored]:
             return [self._keep(vault, handle, anew) for handle in handles]
 
-        return await asyncio.to_thread(write)
+        small = sum(handle.nbytes for handle in handles) <= SMALL_SAVE_BYTES
+        return write() if small else await asyncio.to_thread(write)
 
     def _keep(self, vault: Vault, handle: Handle, anew: bool) -> Stored:
         kept = handle if isinstance(handle, StoredPayload) else handle.kept

@@ -21,7 +21,7 @@ from .handles import StateHandle
 from .payload import Payload, dump
 from .pool import PoolFacts
 from .ray_errors import is_lost
-from .stored import Stored, StoredPayload, Vault
+from .stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
 
 RECIPES_KEPT = 10_000
 """Node executions that can be run once more for a state that was lost: the latest ones."""
@@ -232,8 +232,10 @@ class States:
                 for payload, handle in zip(payloads, handles, strict=True)
             ]
 
-        if handles:
-            _note_kept(vault, handles, await asyncio.to_thread(write))
+        if not handles:
+            return
+        small = sum(handle.nbytes for handle in handles) <= SMALL_SAVE_BYTES
+        _note_kept(vault, handles, write() if small else await asyncio.to_thread(write))
 
     async def _save_there(self, vault: Vault, handles: Sequence[StateHandle], anew: bool) -> None:
         """Have them written by the machines that hold them, if those see the vault."""

@@ -11,6 +11,11 @@ Stored = Any
 be pickled."""
 
 
+SMALL_SAVE_BYTES = 1024
+"""States up to this size, together, are kept in the thread that asks: a vault keeps them beside
+its own records, and a thread's round trip would cost more than that."""
+
+
 class Vault(Protocol):
     """Keeps states outside of this process and of Ray. Travels to workers.
 

@@ -68,6 +68,8 @@ class OpenAttempt(OpenSpan):
     def _add_facts(self, found: dict[str, Any], facts: AttemptFacts) -> None:
         found[f"{PREFIX}placement"] = facts.placement
         found[f"{PREFIX}batch_size"] = facts.batch_size
+        if facts.ran_ahead:
+            found[f"{PREFIX}ran_ahead"] = True
         found[f"{PREFIX}input_bytes"] = facts.input_bytes
         found[f"{PREFIX}output_bytes"] = facts.output_bytes
         found[_INPUT_SIZE] = facts.input_size

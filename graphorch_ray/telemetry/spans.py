@@ -367,11 +367,25 @@ class SpanMaker:
     ) -> None:
         """End an attempt that gave an answer, and the spans that came home with it."""
         attempt.ended = event
+        if event.facts.ran_ahead:
+            self._began_earlier(attempt, event)
         trail = event.facts.trail
         if trail is not None and self._recording:
             for record in trail.spans:
                 self._sink(NodeSpan(record, attempt.traced))
         self._end(attempt, event.time, error)
+
+    def _began_earlier(
+        self, attempt: OpenAttempt, event: ev.NodeCompleted | ev.AttemptFailed
+    ) -> None:
+        """Its worker ran it before the driver came to it: its spans are as old as its code is."""
+        facts = event.facts
+        if facts.span_id is not None:
+            attempt.span_id = facts.span_id
+        if facts.started is not None:
+            for span in (attempt, self._executions[event.execution], self._superstep):
+                if span is not None:
+                    span.start = min(span.start, facts.started)
 
     def _end(self, span: OpenSpan, end: float, error: str | None = None) -> None:
         """Let a span go, as one that failed where `error` is given; times are Unix seconds."""

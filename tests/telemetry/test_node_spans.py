@@ -65,6 +65,24 @@ def test_spans_of_a_node_come_home_beneath_its_attempt(spans, backend, kind):
     assert "own event" in [event.name for event in attempt.events]
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_spans_of_nodes_that_run_ahead_stand_beneath_their_own_attempts(spans):
+    names = [f"n{i}" for i in range(20)]
+    run(chain(*(ProcessingNode(name, sync_node) for name in names)), "ray")
+    above = {span.context.span_id: span for span in spans.all()}
+    attempts = {span.attributes["graphorch.node_id"]: span for span in spans.of("attempt")}
+    assert any(span.attributes.get("graphorch.ran_ahead") for span in attempts.values())
+    outers = [span for span in spans.all() if span.name == "outer"]
+    told = {above[span.parent.span_id].attributes["graphorch.node_id"] for span in outers}
+    assert told == set(names)
+    assert len(outers) == len(names)
+    for span in above.values():
+        if span.parent is not None:
+            parent = above[span.parent.span_id]
+            assert parent.start_time <= span.start_time
+            assert span.end_time <= parent.end_time
+
+
 def test_spans_of_many_async_nodes_in_shared_workers_keep_apart(spans, backend):
     nodes = [ProcessingNode(f"n{i}", async_node) for i in range(30)]
     run(star(*nodes), backend, max_workers=30)
