@@ -50,11 +50,11 @@ class JobHandle:
 
     def status(self) -> str:
         """How it stands: ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``."""
-        return str(self._info().status.value)
+        return str(self.details().status.value)
 
     def exit_code(self) -> int | None:
         """The exit code of its command; None before its end, and where it was killed."""
-        code: int | None = self._info().driver_exit_code
+        code: int | None = self.details().driver_exit_code
         return code
 
     def logs(self) -> str:
@@ -154,7 +154,7 @@ class JobHandle:
             raise GraphExecutionError(
                 node_id, message, run_id=error.get("run_id"), superstep=error.get("superstep")
             )
-        info = self._info()
+        info = self.details()
         told = error.get("message") or str(info.message or "it left no result")
         raise JobFailedError(self.job_id, status, told, info.driver_exit_code)
 
@@ -194,11 +194,12 @@ class JobHandle:
         stopped: bool = self._client.stop_job(self.job_id)
         return stopped
 
-    def _info(self) -> Any:
+    def details(self) -> Any:
+        """All that Ray says of it: a `ray.job_submission.JobDetails`."""
         return self._client.get_job_info(self.job_id)
 
     def _fetch(self, name: str) -> bytes:
-        node = self._info().driver_node_id
+        node = self.details().driver_node_id
         if node is None:
             raise FileNotFoundError(name)
         answer = self._client._do_request(

@@ -84,8 +84,8 @@ def probe(address: str) -> Cluster:
         raise ClusterConnectionError(
             address,
             "a Ray Client address cannot be used, for the driver must be part of the cluster. "
-            "Submit the script as a job (`ray job submit -- python script.py`), or give the "
-            "head's own address, host:port",
+            "Send the run as a job (`graphorch-ray submit`), or give the head's own address, "
+            "host:port",
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
