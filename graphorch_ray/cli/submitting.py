@@ -207,7 +207,8 @@ def _ended_oddly(session: Session, job: JobHandle, info: Any) -> int:
     """A job that was stopped or killed, that never began, or that is none of ours."""
     status, code = info.status.value, info.driver_exit_code
     if code == ExitCode.OK:
-        session.show("", {"job_id": job.job_id, "status": status})
+        session.tell("warning: it has left no result; was it submitted by `graphorch-ray submit`?")
+        session.show(f"job {job.job_id}: {status}", {"job_id": job.job_id, "status": status})
         return ExitCode.OK
     told = str(info.message or "it ended").strip().splitlines()[0]
     if code is not None:

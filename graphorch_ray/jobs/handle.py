@@ -23,6 +23,9 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 LOST_SECONDS = 30.0
 """How long the job server may be away while a job is followed."""
 
+FETCH_SECONDS = 20.0
+"""How long a cluster may take to hand out a file that is there."""
+
 POLL_SECONDS = 0.5
 
 METADATA = "graphorch_ray"
@@ -199,22 +202,37 @@ class JobHandle:
         return self._client.get_job_info(self.job_id)
 
     def _fetch(self, name: str) -> bytes:
+        """Fetch a file of the job's deposit.
+
+        Raises:
+            FileNotFoundError: the job has left none of that name.
+            ClusterConnectionError: the cluster did not hand it out in `FETCH_SECONDS`.
+        """
         node = self.details().driver_node_id
         if node is None:
-            raise FileNotFoundError(name)
-        answer = self._client._do_request(
-            "GET",
-            "/api/v0/logs/file",
-            params={
-                "node_id": node,
-                "filename": f"{deposit_of(self.job_id)}/{name}",
-                "lines": -1,
-            },
-        )
-        if answer.status_code != 200:
-            raise FileNotFoundError(f"Job '{self.job_id}' has left no {name}")
-        content: bytes = answer.content
-        return content
+            raise FileNotFoundError(f"Job '{self.job_id}' never began")
+        asked = {
+            "node_id": node,
+            "filename": f"{deposit_of(self.job_id)}/{name}",
+            "lines": -1,
+        }
+        end = time.monotonic() + FETCH_SECONDS
+        while True:
+            try:
+                answer = self._client._do_request("GET", "/api/v0/logs/file", params=asked)
+                told = str(answer.text)
+                if answer.status_code == 200:
+                    content: bytes = answer.content
+                    return content
+            except OSError as error:
+                told = str(error)
+            if "file is not found" in told:
+                raise FileNotFoundError(f"Job '{self.job_id}' has left no {name}")
+            if time.monotonic() > end:
+                raise ClusterConnectionError(
+                    self.address, f"it does not hand out {name} of job '{self.job_id}' ({told})"
+                )
+            time.sleep(POLL_SECONDS)
 
 
 def attach(job_id: str, *, address: str | None = None) -> JobHandle:
