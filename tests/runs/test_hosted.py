@@ -16,6 +16,7 @@ from graphorch_ray import (
     GraphExecutionError,
     GraphExecutor,
     ProcessingNode,
+    ResourceRequestError,
     RetryPolicy,
     RunCancelledError,
     RunExistsError,
@@ -255,6 +256,7 @@ def test_when_the_budget_is_spent_the_handle_says_how_to_go_on(tmp_path):
 
 def test_when_the_time_is_over_nothing_is_left_but_what_the_store_has(tmp_path):
     import ray
+    from ray.experimental.internal_kv import _internal_kv_list
 
     handle = executor(tmp_path, count=1).submit(name="brief", keep_result=2)
     found = get_run("brief")
@@ -267,6 +269,7 @@ def test_when_the_time_is_over_nothing_is_left_but_what_the_store_has(tmp_path):
     with pytest.raises(RunNotFoundError, match="these runs: none"):
         get_run("brief")
     assert list_runs() == []
+    assert _internal_kv_list("", namespace=b"graphorch_ray") == []
 
 
 def test_without_a_store_the_result_goes_with_the_driver(tmp_path):
@@ -341,6 +344,8 @@ def test_a_name_that_is_taken_is_told_at_once(tmp_path):
         ({"name": " "}, {}, ValueError, "printable"),
         ({"actor_options": {"lifetime": None}}, {}, ValueError, "actor_options has no 'lifetime'"),
         ({"actor_options": {"num_cpus": "x"}}, {}, TypeError, "num_cpus"),
+        ({"actor_options": {"resources": {"moon": 1}}}, {}, ResourceRequestError, "'moon': 1"),
+        ({"actor_options": {"label_selector": {"zone": "x"}}}, {}, ResourceRequestError, "zone"),
         ({"max_supersteps": -1}, {}, ValueError, "max_supersteps"),
         ({}, {"clock": FakeClock()}, ValueError, "the cluster's time"),
         ({}, {"checkpoint_path": "memory://x"}, CheckpointError, "'memory://x' is this process's"),
