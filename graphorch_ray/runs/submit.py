@@ -158,8 +158,7 @@ def _store(executor: GraphExecutor) -> str:
     executor._settings = {**settings, "checkpoint_key": key}
     executor._keeper = None
     executor._open_place()
-    run = Run(executor, 0, None, make_pool("inline"))
-    return _on_a_loop(run.record_start())
+    return _on_a_loop(Run(executor, 0, None, make_pool("inline")).record_start())
 
 
 def _on_a_loop(work: Coroutine[Any, Any, T]) -> T:

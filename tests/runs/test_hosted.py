@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from graphorch_ray import (
     RunExistsError,
     RunLostError,
     RunNotFoundError,
+    SerializationError,
     State,
     get_run,
     list_runs,
@@ -357,6 +359,43 @@ def test_wrong_arguments_are_named_before_any_work(tmp_path, arguments, options,
     with pytest.raises(error, match=said):
         run.submit(**arguments)
     assert list_runs() == []
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
+def test_a_graph_that_cannot_travel_is_named_before_any_work(tmp_path, stored):
+    lock = threading.Lock()
+
+    @node_action
+    def locked(state):
+        with lock:
+            return state
+
+    path = {"checkpoint_path": str(tmp_path / "run")} if stored else {}
+    graph = chain(ProcessingNode("locked", locked))
+    with pytest.raises(SerializationError, match="lock"):
+        GraphExecutor(graph, State(), **path).submit()
+    assert list_runs() == []
+
+
+def test_a_run_that_waits_for_a_machine_is_pending_and_can_be_called_off(tmp_path):
+    import ray
+
+    holder = ray.remote(num_cpus=2)(Holder).remote()
+    ray.get(holder.ready.remote())
+    run = executor(tmp_path)
+    handle = run.submit(name="waits", actor_options={"num_cpus": 2})
+    assert [(r.name, r.state, r.started) for r in list_runs()] == [("waits", "pending", None)]
+    assert handle.wait(timeout=0.1).state == "pending"
+    assert handle.cancel().state == "cancelled"
+    with pytest.raises(RunCancelledError):
+        handle.result(timeout=10)
+    assert list_runs() == []
+    ray.kill(holder)
+
+
+class Holder:
+    def ready(self):
+        return True
 
 
 def test_observers_and_reports_are_not_lost_in_silence(tmp_path):
