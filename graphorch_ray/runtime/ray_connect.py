@@ -29,6 +29,14 @@ def ensure_ray() -> str | None:
     Raises:
         ClusterConnectionError: the address does not answer within `CONNECT_SECONDS`.
     """
+    with _connecting:
+        return _ensure_ray()
+
+
+_connecting = threading.Lock()
+
+
+def _ensure_ray() -> str | None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "").strip()
     joins = bool(address) and address != "local"
