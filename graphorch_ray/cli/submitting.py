@@ -76,6 +76,7 @@ def submit(
     from ..jobs.submitting import send
 
     order = order_of(arguments, working_dir)
+    session.as_json = session.as_json or order.as_json
     base = _environment(file)
     if packages:
         base["pip"] = [*base.get("pip", ()), *packages]
