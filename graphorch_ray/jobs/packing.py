@@ -68,6 +68,8 @@ def order_of(arguments: Sequence[str], working_dir: str | None) -> Order:
     if context.get_parameter_source("address") is click.core.ParameterSource.COMMANDLINE:
         raise CommandError("--address belongs before the --: the job runs on that cluster")
     parameters = context.params
+    if parameters.get("hosted"):
+        raise CommandError("A job has a driver of its own, on the cluster: leave --hosted out")
     if parameters.get("graph"):
         _check_graph(parameters["graph"], working_dir)
     check_output(parameters["output"])
