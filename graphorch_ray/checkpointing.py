@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .checkpoint.data import find, from_manifest
 from .checkpoint.files import local_path
 from .checkpoint.kept import KeptStates
-from .checkpoint.manifest import Active, Blob, Done, Manifest
+from .checkpoint.manifest import Active, Blob, Done, Header, Manifest
 from .checkpoint.places import open_store
 from .checkpoint.settings import CheckpointSettings
 from .checkpoint.vault import Kept, vault_of
@@ -135,6 +135,12 @@ class Keeper:
         """The line that is written to, once it is open."""
         name: str = self._line.name
         return name
+
+    @property
+    def graph_error(self) -> str | None:
+        """Why the line does not hold the graph, once it is open; None where it does."""
+        header: Header = self._line.header
+        return None if header.graph is not None else str(header.extra.get("graph_error"))
 
     def _take_line(self, own_line: bool) -> bool:
         origin, kept = self._executor._origin, self._executor._origin_kept

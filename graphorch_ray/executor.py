@@ -297,7 +297,7 @@ class GraphExecutor(Watched):
         Raises:
             RunExistsError: the name is taken.
             CheckpointError: the path cannot be written to, or no other process could see it.
-            ClusterConnectionError, SerializationError: before any work.
+            ResourceRequestError, SerializationError, ClusterConnectionError: before any work.
 
         Example:
             ```python

@@ -34,7 +34,7 @@ from .engine import (
     SuperstepMachine,
     SuperstepStarted,
 )
-from .errors import GraphExecutionError, GraphWarning, RemoteError
+from .errors import GraphExecutionError, GraphWarning, RemoteError, SerializationError
 from .failpoints import reach
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
 from .restoring import restored
@@ -136,12 +136,17 @@ class Run:
 
         Returns:
             The line of checkpoints that is the run's.
+
+        Raises:
+            SerializationError: the graph cannot be pickled.
         """
         keeper = self._keeper
         assert keeper is not None
         try:
             if await keeper.open(self._pool, self._mailbox.set, self._warn, own_line=True):
                 await keeper.record("start", "running", self._machine())
+            if keeper.graph_error is not None:
+                raise SerializationError("the graph, which has to be loaded", keeper.graph_error)
             return keeper.line_name
         finally:
             await keeper.close(None)

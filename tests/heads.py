@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-START_SECONDS = 90.0
+START_SECONDS = 100.0
 TRIES = 3
 TOKEN = "t" * 64
 

@@ -49,8 +49,8 @@ def versions() -> dict[str, str]:
 
     ray = sys.modules.get("ray")
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    if ray is not None:
-        found["ray"] = ray.__version__
+    if (of_ray := getattr(ray, "__version__", None)) is not None:
+        found["ray"] = of_ray
     package = sys.modules["graphorch_ray"]
     found["graphorch_ray"] = package.__version__
     found["pyarrow"] = version("pyarrow")

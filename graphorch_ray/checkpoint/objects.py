@@ -384,12 +384,13 @@ class _Pydantic(Kind):
 
 def is_pydantic(cls: type) -> bool:
     """Say whether a class is a pydantic model that leaves pickling to pydantic."""
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is None or not issubclass(cls, pydantic.BaseModel):
+    # Another thread may be importing it: then no class can be of it yet.
+    base: Any = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    if base is None or not issubclass(cls, base):
         return False
-    known = frozenset({pydantic.BaseModel.__getstate__, pydantic.BaseModel.__setstate__})
+    known = frozenset({base.__getstate__, base.__setstate__})
     return (
-        cls is not pydantic.BaseModel
+        cls is not base
         and is_laid_out_like_object(cls)
         and not _has_own_new(cls)
         and not has_own_pickling(cls, but=known)

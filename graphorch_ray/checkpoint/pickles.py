@@ -22,7 +22,9 @@ class HoldsShared(Exception):
 def is_reference(value: object) -> bool:
     """Say whether a value is a Ray object reference or actor handle. Does not import Ray."""
     ray = sys.modules.get("ray")
-    return ray is not None and isinstance(value, (ray.ObjectRef, ray.actor.ActorHandle))
+    if ray is None or not hasattr(ray, "actor"):  # another thread may be importing it
+        return False
+    return isinstance(value, (ray.ObjectRef, ray.actor.ActorHandle))
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -76,6 +76,7 @@ def submit(
     from ..jobs.submitting import send
 
     order = order_of(arguments, working_dir)
+    session.as_json = session.as_json or order.as_json
     base = _environment(file)
     if packages:
         base["pip"] = [*base.get("pip", ()), *packages]
@@ -140,21 +141,19 @@ def attach(
 
 def _see_through(session: Session, job: JobHandle) -> int:
     """Follow a job to its end, and give its result and its exit code."""
-    while True:
-        try:
-            _follow(job)
-            break
-        except KeyboardInterrupt:
-            if _asked_to_stop(job):
-                job.stop()
-                session.tell(f"stopping job {job.job_id}")
-                job.wait()
-                raise
+    try:
+        _follow(job)
+    except KeyboardInterrupt:
+        if _asked_to_stop(job):
+            job.stop()
+            session.tell(f"stopping job {job.job_id}")
+            job.wait()
+        else:
             session.tell(
                 f"job {job.job_id} goes on without this client; "
                 f"`{PROGRAM} attach {job.job_id} --address {job.address}` finds it again"
             )
-            raise
+        raise
     return _ended(session, job)
 
 
@@ -182,28 +181,47 @@ def _asked_to_stop(job: JobHandle) -> bool:
 
 
 def _ended(session: Session, job: JobHandle) -> int:
-    status, code = job.status(), job.exit_code()
-    document: dict[str, Any] | None = job.document()
+    info = job.details()
+    document = job.document()
     fetched = {}
     for option in job.writes:
         try:
             fetched[option] = job.fetch(option)
         except FileNotFoundError as error:
             session.tell(f"warning: {error}")
-    if document is None or code is None:
-        told = str(job._info().message or f"it ended as {status}").strip().splitlines()
-        stopped = status == "STOPPED"
-        return session.fail(
-            JobFailedError(job.job_id, status, told[0], code),
-            ExitCode.TERMINATED if stopped else code or ExitCode.CLUSTER,
-        )
-    document["job_id"] = job.job_id
-    if "error" in document:  # the log has told it
-        session.show("", document) if session.as_json else None
-        return code
-    document.update(fetched)
-    present(session, document)
-    return code
+    code: int | None = info.driver_exit_code
+    if code not in _CODES or (document is None and code == ExitCode.OK):
+        return _ended_oddly(session, job, info)
+    if document is None or "error" in document:  # its log has told why
+        if session.as_json:
+            told = document or {"error": {"message": _last_error(job)}, "exit_code": code}
+            session.show("", {**told, "job_id": job.job_id})
+        return int(code)
+    present(session, {**document, **fetched, "job_id": job.job_id})
+    return int(code)
+
+
+_CODES = frozenset(int(code) for code in ExitCode)
+
+
+def _ended_oddly(session: Session, job: JobHandle, info: Any) -> int:
+    """A job that was stopped or killed, that never began, or that is none of ours."""
+    status, code = info.status.value, info.driver_exit_code
+    if code == ExitCode.OK:
+        session.tell("warning: it has left no result; was it submitted by `graphorch-ray submit`?")
+        session.show(f"job {job.job_id}: {status}", {"job_id": job.job_id, "status": status})
+        return ExitCode.OK
+    told = str(info.message or "it ended").strip().splitlines()[0]
+    if code is not None:
+        told = f"its command ended with exit code {code}, and left no result"
+    stopped = status == "STOPPED"
+    error = JobFailedError(job.job_id, status, told, code)
+    return session.fail(error, ExitCode.TERMINATED if stopped else ExitCode.CLUSTER)
+
+
+def _last_error(job: JobHandle) -> str:
+    errors = [line for line in job.logs().splitlines() if " error: " in line]
+    return errors[-1].partition(" error: ")[2] if errors else "it left no result"
 
 
 def _variable(text: str) -> tuple[str, str]:

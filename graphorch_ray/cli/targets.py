@@ -8,9 +8,10 @@ import inspect
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 
@@ -66,9 +67,9 @@ def _as_graph(reference: str, value: Any, module_name: str, module: ModuleType) 
     if isinstance(value, Graph):
         return value
     if isinstance(value, GraphBuilder):
-        return value.build_graph()
+        return cast(Graph, _called(reference, value.build_graph))
     if callable(value) and not isinstance(value, type) and _needs_nothing(value):
-        made = value()
+        made = _called(reference, value)
         if isinstance(made, Graph | GraphBuilder):
             return _as_graph(reference, made, module_name, module)
         raise CommandError(
@@ -79,6 +80,18 @@ def _as_graph(reference: str, value: Any, module_name: str, module: ModuleType) 
     if isinstance(value, type):
         what = "a class"
     raise CommandError(f"'{reference}' is {what}, not a graph. {_graphs_in(module_name, module)}")
+
+
+def _called(reference: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except (Exception, SystemExit) as error:
+        raise CommandError(f"Making '{reference}' failed: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
 
 
 def _only_graph(module_name: str, module: ModuleType) -> Graph:
@@ -136,11 +149,7 @@ def _import(name: str) -> ModuleType:
             f"'{name}' imports '{error.name}', which is not installed here"
         ) from error
     except (Exception, SystemExit) as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise CommandError(
-            f"Importing '{name}' failed: {type(error).__name__}: {error} "
-            f"({where.filename}, line {where.lineno})"
-        ) from error
+        raise CommandError(f"Importing '{name}' failed: {_told(error)}") from error
 
 
 def _no_module(name: str) -> str:

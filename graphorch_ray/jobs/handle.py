@@ -23,6 +23,9 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 LOST_SECONDS = 30.0
 """How long the job server may be away while a job is followed."""
 
+FETCH_SECONDS = 20.0
+"""How long a cluster may take to hand out a file that is there."""
+
 POLL_SECONDS = 0.5
 
 METADATA = "graphorch_ray"
@@ -50,11 +53,11 @@ class JobHandle:
 
     def status(self) -> str:
         """How it stands: ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``."""
-        return str(self._info().status.value)
+        return str(self.details().status.value)
 
     def exit_code(self) -> int | None:
         """The exit code of its command; None before its end, and where it was killed."""
-        code: int | None = self._info().driver_exit_code
+        code: int | None = self.details().driver_exit_code
         return code
 
     def logs(self) -> str:
@@ -154,7 +157,7 @@ class JobHandle:
             raise GraphExecutionError(
                 node_id, message, run_id=error.get("run_id"), superstep=error.get("superstep")
             )
-        info = self._info()
+        info = self.details()
         told = error.get("message") or str(info.message or "it left no result")
         raise JobFailedError(self.job_id, status, told, info.driver_exit_code)
 
@@ -194,26 +197,42 @@ class JobHandle:
         stopped: bool = self._client.stop_job(self.job_id)
         return stopped
 
-    def _info(self) -> Any:
+    def details(self) -> Any:
+        """All that Ray says of it: a `ray.job_submission.JobDetails`."""
         return self._client.get_job_info(self.job_id)
 
     def _fetch(self, name: str) -> bytes:
-        node = self._info().driver_node_id
+        """Fetch a file of the job's deposit.
+
+        Raises:
+            FileNotFoundError: the job has left none of that name.
+            ClusterConnectionError: the cluster did not hand it out in `FETCH_SECONDS`.
+        """
+        node = self.details().driver_node_id
         if node is None:
-            raise FileNotFoundError(name)
-        answer = self._client._do_request(
-            "GET",
-            "/api/v0/logs/file",
-            params={
-                "node_id": node,
-                "filename": f"{deposit_of(self.job_id)}/{name}",
-                "lines": -1,
-            },
-        )
-        if answer.status_code != 200:
-            raise FileNotFoundError(f"Job '{self.job_id}' has left no {name}")
-        content: bytes = answer.content
-        return content
+            raise FileNotFoundError(f"Job '{self.job_id}' never began")
+        asked = {
+            "node_id": node,
+            "filename": f"{deposit_of(self.job_id)}/{name}",
+            "lines": -1,
+        }
+        end = time.monotonic() + FETCH_SECONDS
+        while True:
+            try:
+                answer = self._client._do_request("GET", "/api/v0/logs/file", params=asked)
+                told = str(answer.text)
+                if answer.status_code == 200:
+                    content: bytes = answer.content
+                    return content
+            except OSError as error:
+                told = str(error)
+            if "file is not found" in told:
+                raise FileNotFoundError(f"Job '{self.job_id}' has left no {name}")
+            if time.monotonic() > end:
+                raise ClusterConnectionError(
+                    self.address, f"it does not hand out {name} of job '{self.job_id}' ({told})"
+                )
+            time.sleep(POLL_SECONDS)
 
 
 def attach(job_id: str, *, address: str | None = None) -> JobHandle:

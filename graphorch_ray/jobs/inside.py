@@ -32,13 +32,18 @@ def run(job: Mapping[str, Any], here: str) -> int:
     import click
 
     from ..cli.app import cli, guarded
-    from ..cli.session import CommandError, Session
+    from ..cli.session import CommandError, ExitCode, Session
     from ..cli.targets import NoModuleError
+    from ..errors import ClusterConnectionError
 
-    deposit = _logs() / deposit_of(job["job_id"])
-    deposit.mkdir(parents=True, exist_ok=True)
     name, *arguments = job["arguments"]
     session = Session(as_json=True, quiet=True)
+    try:
+        deposit = _logs() / deposit_of(job["job_id"])
+        deposit.mkdir(parents=True, exist_ok=True)
+    except (ClusterConnectionError, OSError) as error:
+        session.take_output()
+        return session.fail(error, ExitCode.CLUSTER)
 
     def command() -> Any:
         found = cli.get_command(click.Context(cli), name)

@@ -33,12 +33,14 @@ class Order:
         reads: by the name that it has in the job, the content of each file that comes along.
         options: values of options that are not those of the command line, by parameter.
         writes: by parameter, the client's file that is to be fetched when the run has ended.
+        as_json: whether it asks for JSON.
     """
 
     arguments: tuple[str, ...]
     reads: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     writes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    as_json: bool = False
 
 
 def order_of(arguments: Sequence[str], working_dir: str | None) -> Order:
@@ -61,10 +63,13 @@ def order_of(arguments: Sequence[str], working_dir: str | None) -> Order:
         )
     command = cli.get_command(click.Context(cli), given[0])
     assert command is not None
-    context = command.make_context(given[0], list(given[1:]), obj=Session())
+    session = Session()
+    context = command.make_context(given[0], list(given[1:]), obj=session)
     if context.get_parameter_source("address") is click.core.ParameterSource.COMMANDLINE:
         raise CommandError("--address belongs before the --: the job runs on that cluster")
     parameters = context.params
+    if parameters.get("hosted"):
+        raise CommandError("A job has a driver of its own, on the cluster: leave --hosted out")
     if parameters.get("graph"):
         _check_graph(parameters["graph"], working_dir)
     check_output(parameters["output"])
@@ -76,15 +81,13 @@ def order_of(arguments: Sequence[str], working_dir: str | None) -> Order:
             writes[name] = str(path)
     options = {name: f"{name}{PurePath(path).suffix}" for name, path in writes.items()}
     source = parameters.get("source")
-    if source is None or "://" in source:
-        return Order(arguments=given, options=options, writes=writes)
-    content = _content(source)
-    name = f"input{'' if source == '-' else PurePath(source).suffix}"
+    reads = {}
+    if source is not None and "://" not in source:
+        name = f"input{'' if source == '-' else PurePath(source).suffix}"
+        reads[name] = _content(source)
+        options["source"] = name
     return Order(
-        arguments=given,
-        reads={name: content},
-        options={**options, "source": name},
-        writes=writes,
+        arguments=given, reads=reads, options=options, writes=writes, as_json=session.as_json
     )
 
 

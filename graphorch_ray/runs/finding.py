@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import RunNotFoundError
 from .cluster import NAMESPACE, About, Notes, connect_to_look, facts_of, noted_actors
 from .handle import RunHandle
 from .status import RunStatus
+
+ASKED_AT_ONCE = 16
+"""Drivers that are asked at once how their runs are."""
 
 
 def get_run(name: str) -> RunHandle:
@@ -28,9 +32,12 @@ def get_run(name: str) -> RunHandle:
         ```
     """
     connect_to_look()
+    hosted = _hosted(name)
+    if hosted is not None:
+        return hosted
     found = _handles()
     for handle in found:
-        if handle.name == name:
+        if handle.name == name:  # its driver was lost
             return handle
     others = ", ".join(repr(handle.name) for handle in found) or "none"
     raise RunNotFoundError(name, f"the cluster knows of these runs: {others}")
@@ -51,13 +58,27 @@ def list_runs() -> list[RunStatus]:
         ```
     """
     connect_to_look()
-    listed: list[RunStatus] = []
-    for handle in _handles():
-        try:
-            listed.append(handle.status())
-        except RunNotFoundError:  # it has left meanwhile
-            continue
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:  # some may not answer at once
+        listed = [run for run in threads.map(_status, _handles()) if run is not None]
     return sorted(listed, key=lambda run: (run.started is None, run.started or 0.0, run.name))
+
+
+def _status(handle: RunHandle) -> RunStatus | None:
+    try:
+        return handle.status()
+    except RunNotFoundError:  # it has left meanwhile
+        return None
+
+
+def _hosted(name: str) -> RunHandle | None:
+    """A run that has a driver, or waits for one."""
+    import ray
+
+    try:
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+    return RunHandle(name, actor, actor._actor_id.hex())
 
 
 def _handles() -> list[RunHandle]:
@@ -66,12 +87,9 @@ def _handles() -> list[RunHandle]:
 
     found: dict[str, RunHandle] = {}
     for named in ray.util.list_named_actors(all_namespaces=True):
-        if named["namespace"] == NAMESPACE:
-            try:
-                actor = ray.get_actor(named["name"], namespace=NAMESPACE)
-            except ValueError:  # it has left meanwhile
-                continue
-            found[actor._actor_id.hex()] = RunHandle(named["name"], actor, actor._actor_id.hex())
+        hosted = _hosted(named["name"]) if named["namespace"] == NAMESPACE else None
+        if hosted is not None:
+            found[hosted._actor_id] = hosted
     for actor_id in noted_actors():
         if actor_id not in found:
             lost = _lost(actor_id)

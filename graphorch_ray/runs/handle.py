@@ -165,11 +165,11 @@ class RunHandle:
 
         Its state is ``"paused"`` once it is held. A run that is over stays as it is.
         """
-        self._tell("pause")
+        self._want("pause", "paused")
 
     def resume(self) -> None:
         """Let a run that was paused go on."""
-        self._tell("resume")
+        self._want("resume", None)
 
     def cancel(self) -> RunStatus:
         """Stop the run, and wait until nothing of it runs; what is committed stays in its place.
@@ -177,7 +177,20 @@ class RunHandle:
         Returns:
             How it ended: it may have finished just before.
         """
-        self._tell("cancel")
+        import ray
+
+        facts = facts_of(self._actor_id)
+        if facts.state == "pending" and self._actor is not None:
+            # There is no driver to ask, and perhaps no machine for one.
+            known = self._without_driver(facts)
+            ray.kill(self._actor, no_restart=True)
+            Notes(self._actor_id).remove()
+            self._last = replace(known, state="cancelled", ended=time.time())
+            return self._last
+        try:
+            self._ask("cancel")
+        except DriverGone as gone:
+            raise self._error_after(gone.facts) from None
         return self.status()
 
     # --- how ----------------------------------------------------------------------------------
@@ -221,11 +234,21 @@ class RunHandle:
                     raise DriverGone(facts) from None
                 time.sleep(min(left, RETRY_SECONDS))
 
-    def _tell(self, method: str) -> None:
+    def _want(self, method: str, wanted: str | None) -> None:
+        """Ask the driver for something, and note it for one that is still to start."""
+        notes = Notes(self._actor_id)
+        if wanted is None:
+            notes.remove("wanted")
+        else:
+            notes.put("wanted", wanted)
         try:
-            self._ask(method)
+            self._ask(method, deadline=time.monotonic() + STATUS_SECONDS)
+        except TimeoutError:
+            pass
         except DriverGone as gone:
-            raise self._error_after(gone.facts) from None
+            error = self._error_after(gone.facts)
+            notes.remove("wanted")
+            raise error from None
 
     def _end(self, deadline: float | None, given_up: threading.Event) -> Ending:
         """Wait for the end of the run; errors are those of `_ask`."""
@@ -303,6 +326,8 @@ class RunHandle:
             data = read_newest(about)
             if data is not None and data.status == "finished":
                 return data.final_state
+        if self._last is not None and self._last.state == "cancelled":
+            raise RunCancelledError(self.name)
         raise self._error_after(facts)
 
     def _lost(self, facts: ActorFacts) -> RunLostError:

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..checking import check, check_count, check_seconds
 from ..checkpoint.files import local_path
@@ -21,7 +21,7 @@ from ..run import Run
 from ..runtime import make_pool
 from ..runtime.modules import import_path, ship_unreachable_modules
 from ..runtime.payload import Payload
-from ..runtime.resources import ray_options
+from ..runtime.resources import check_possible, machines, machines_to_come, ray_options
 from .actor import hosted_run
 from .assignment import Assignment, pack_policy, pack_run
 from .cluster import (
@@ -79,6 +79,7 @@ def submit(
     _check_place(executor.checkpoint_path)
     connect()
     _check_not_taken(name)
+    _check_possible(name, options)
     _warn_of_place(executor.checkpoint_path)
     ship_unreachable_modules()
     executor._running = True  # from here on it is another process's
@@ -98,7 +99,7 @@ def _host(
     name: str,
     max_restarts: int,
     keep_result: float,
-    options: dict[str, Any],
+    options: NodeOptions,
 ) -> RunHandle:
     from ray.exceptions import ActorAlreadyExistsError
 
@@ -138,7 +139,7 @@ def _host(
         "max_concurrency": ASKERS,
     }
     try:
-        actor = hosted_run().options(**options, **fixed).remote(assignment, run)
+        actor = hosted_run().options(**ray_options(options, 0), **fixed).remote(assignment, run)
     except ActorAlreadyExistsError:
         raise RunExistsError(name) from None
     handle = RunHandle(name, actor, actor._actor_id.hex(), about)
@@ -157,8 +158,7 @@ def _store(executor: GraphExecutor) -> str:
     executor._settings = {**settings, "checkpoint_key": key}
     executor._keeper = None
     executor._open_place()
-    run = Run(executor, 0, None, make_pool("inline"))
-    return _on_a_loop(run.record_start())
+    return _on_a_loop(Run(executor, 0, None, make_pool("inline")).record_start())
 
 
 def _on_a_loop(work: Coroutine[Any, Any, T]) -> T:
@@ -247,13 +247,33 @@ def _name(executor: GraphExecutor, given: str | None) -> str:
     return given
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Ray's keywords for the driver's actor."""
+class _Driver(NamedTuple):
+    """A driver, as something that asks for a place."""
+
+    node_id: str
+    options: NodeOptions
+    placement: str = "actor"
+
+
+def _checked(options: Mapping[str, Any]) -> NodeOptions:
+    """What the driver's actor asks for."""
     for name in options:
         if name not in ACTOR_OPTIONS:
             allowed = ", ".join(sorted(ACTOR_OPTIONS))
             raise ValueError(f"actor_options has no {name!r}; there are: {allowed}")
-    return ray_options(NodeOptions(**options), 0)
+    return NodeOptions(**options)
+
+
+def _check_possible(name: str, options: NodeOptions) -> None:
+    """Refuse a driver that no machine could take: Ray would let it wait without a word."""
+    driver = _Driver(f"(the driver of run '{name}')", options)
+    if check_possible([driver], machines(), 0, machines_to_come()):
+        warnings.warn(
+            f"No machine of the cluster can take the driver of run '{name}' yet. The run is "
+            "pending until the autoscaler adds one.",
+            GraphWarning,
+            stacklevel=4,
+        )
 
 
 def _check_not_taken(name: str) -> None:

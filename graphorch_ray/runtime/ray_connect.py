@@ -29,6 +29,14 @@ def ensure_ray() -> str | None:
     Raises:
         ClusterConnectionError: the address does not answer within `CONNECT_SECONDS`.
     """
+    with _connecting:
+        return _ensure_ray()
+
+
+_connecting = threading.Lock()
+
+
+def _ensure_ray() -> str | None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS", "").strip()
     joins = bool(address) and address != "local"
@@ -84,8 +92,8 @@ def probe(address: str) -> Cluster:
         raise ClusterConnectionError(
             address,
             "a Ray Client address cannot be used, for the driver must be part of the cluster. "
-            "Submit the script as a job (`ray job submit -- python script.py`), or give the "
-            "head's own address, host:port",
+            "Send the run as a job (`graphorch-ray submit`), or give the head's own address, "
+            "host:port",
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():

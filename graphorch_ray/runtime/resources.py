@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ResourceRequestError
-from ..model.nodes import Node
 from ..policies import NodeOptions
 
 MANY_MACHINES = 100
@@ -122,8 +121,24 @@ def ray_options(options: NodeOptions, default_cpus: float) -> dict[str, Any]:
     return chosen
 
 
+class Asking(Protocol):
+    """What asks for a place: a node, or a hosted driver."""
+
+    @property
+    def node_id(self) -> str:
+        """How errors name it."""
+
+    @property
+    def placement(self) -> str:
+        """As `Node.placement`; what is in the driver asks for nothing."""
+
+    @property
+    def options(self) -> NodeOptions:
+        """What it asks for."""
+
+
 def check_possible(
-    nodes: Iterable[Node],
+    nodes: Iterable[Asking],
     cluster: Sequence[Machine],
     default_cpus: float,
     to_come: Sequence[Machine] = (),
@@ -131,7 +146,7 @@ def check_possible(
     """Make sure that some machine could run each node.
 
     Args:
-        nodes: the graph's nodes.
+        nodes: the graph's nodes, or what asks as they do.
         cluster: the machines that are there.
         default_cpus: what a sync node takes that says nothing.
         to_come: the machines that an autoscaler could add.

@@ -19,7 +19,7 @@ import pytest
 
 from ..heads import Head
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 SLOW = 120.0  # seconds for what takes ten on an idle machine

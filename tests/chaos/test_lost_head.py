@@ -13,7 +13,7 @@ from ..heads import Head
 from ..s3_server import AWS, BUCKET, S3Server
 from .test_jobs import SLOW, await_file, command, environment
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 FLOW = """
 import os

@@ -81,6 +81,7 @@ def test_version(cli: Cli) -> None:
         (["submit", "--", "run", "flow.py:graph"], "The job would not have 'flow.py'"),
         (["submit", "--working-dir", ".", "--", "run", "no.py:g"], "There is no 'no.py' in"),
         (["submit", "--", "run", "f:g", "--address", "x:1"], "--address belongs before the --"),
+        (["submit", "--", "run", "f:g", "--hosted", "x"], "leave --hosted out"),
         (["submit", "--env", "NOT_SET", "--", "run", "f:g"], "--env NOT_SET: there is no such"),
         (["submit", "--", "run", "f:g", "--input", "no.json"], "Cannot read --input 'no.json'"),
         (["submit", "--runtime-env", "flow.py", "--", "run", "f:g"], "--runtime-env 'flow.py'"),

@@ -60,6 +60,8 @@ def test_a_graph_may_be_named_in_many_ways(
         ("broken:graph", "Importing 'broken' failed: ZeroDivisionError: division by zero"),
         ("broken.py:graph", "broken.py, line 2)"),
         ("leaves:graph", "Importing 'leaves' failed: SystemExit: 3"),
+        ("unfinished:builder", "Making 'unfinished:builder' failed: GraphConfigurationError"),
+        ("unfinished:a_graph", "Making 'unfinished:a_graph' failed: KeyError: 'x'"),
         ("empty:graph", "'empty' has no 'graph'. There is no graph in it"),
     ],
 )
@@ -69,6 +71,10 @@ def test_a_wrong_reference_is_one_clear_line(
     (folder / "needs_more.py").write_text("import not_there\n")
     (folder / "broken.py").write_text("\n1 / 0\n")
     (folder / "leaves.py").write_text("raise SystemExit(3)\n")
+    (folder / "unfinished.py").write_text(
+        "from graphorch_ray import GraphBuilder\nbuilder = GraphBuilder('x')\n"
+        "def a_graph():\n    return {}['x']\n"
+    )
     (folder / "empty.py").touch()
     (folder / "folder").mkdir()
     (folder / "folder" / "nomodule.py").touch()

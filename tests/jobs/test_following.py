@@ -27,6 +27,7 @@ class FakeServer:
         self.exit_code: int | None = 0
         self.message = ""
         self.tails = 0
+        self.not_yet = 0
 
     def get_address(self) -> str:
         return "http://head:8265"
@@ -50,10 +51,13 @@ class FakeServer:
             yield chunk
 
     def _do_request(self, method: str, endpoint: str, params: Any) -> Any:
-        found = self.document is not None
-        return SimpleNamespace(
-            status_code=200 if found else 500, content=json.dumps(self.document).encode()
-        )
+        if self.not_yet:
+            self.not_yet -= 1
+            return SimpleNamespace(status_code=500, text="Agent doesn't exist", content=b"")
+        if self.document is None:
+            return SimpleNamespace(status_code=500, text="A file is not found at: x", content=b"")
+        text = json.dumps(self.document)
+        return SimpleNamespace(status_code=200, text=text, content=text.encode())
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +104,21 @@ def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_result_is_what_the_command_printed() -> None:
     assert handle(FakeServer("", [], {"state": 1})).result() == {"state": 1}
+
+
+def test_a_cluster_that_is_slow_to_hand_out_a_file_is_asked_again() -> None:
+    server = FakeServer("", [], {"state": 1})
+    server.not_yet = 3
+    assert handle(server).result() == {"state": 1}
+    assert server.not_yet == 0
+
+
+def test_a_cluster_that_does_not_hand_it_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FETCH_SECONDS", 0.0)
+    server = FakeServer("", [], {"state": 1})
+    server.not_yet = 10**6
+    with pytest.raises(ClusterConnectionError, match=r"result\.json of job 'nightly'"):
+        handle(server).result()
 
 
 def test_the_nodes_error_is_raised_as_it_would_be_here() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from graphorch_ray import (
     GraphExecutionError,
     GraphExecutor,
     ProcessingNode,
+    ResourceRequestError,
     RetryPolicy,
     RunCancelledError,
     RunExistsError,
     RunLostError,
     RunNotFoundError,
+    SerializationError,
     State,
     get_run,
     list_runs,
@@ -255,6 +258,7 @@ def test_when_the_budget_is_spent_the_handle_says_how_to_go_on(tmp_path):
 
 def test_when_the_time_is_over_nothing_is_left_but_what_the_store_has(tmp_path):
     import ray
+    from ray.experimental.internal_kv import _internal_kv_list
 
     handle = executor(tmp_path, count=1).submit(name="brief", keep_result=2)
     found = get_run("brief")
@@ -267,6 +271,7 @@ def test_when_the_time_is_over_nothing_is_left_but_what_the_store_has(tmp_path):
     with pytest.raises(RunNotFoundError, match="these runs: none"):
         get_run("brief")
     assert list_runs() == []
+    assert _internal_kv_list("", namespace=b"graphorch_ray") == []
 
 
 def test_without_a_store_the_result_goes_with_the_driver(tmp_path):
@@ -341,6 +346,8 @@ def test_a_name_that_is_taken_is_told_at_once(tmp_path):
         ({"name": " "}, {}, ValueError, "printable"),
         ({"actor_options": {"lifetime": None}}, {}, ValueError, "actor_options has no 'lifetime'"),
         ({"actor_options": {"num_cpus": "x"}}, {}, TypeError, "num_cpus"),
+        ({"actor_options": {"resources": {"moon": 1}}}, {}, ResourceRequestError, "'moon': 1"),
+        ({"actor_options": {"label_selector": {"zone": "x"}}}, {}, ResourceRequestError, "zone"),
         ({"max_supersteps": -1}, {}, ValueError, "max_supersteps"),
         ({}, {"clock": FakeClock()}, ValueError, "the cluster's time"),
         ({}, {"checkpoint_path": "memory://x"}, CheckpointError, "'memory://x' is this process's"),
@@ -352,6 +359,43 @@ def test_wrong_arguments_are_named_before_any_work(tmp_path, arguments, options,
     with pytest.raises(error, match=said):
         run.submit(**arguments)
     assert list_runs() == []
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
+def test_a_graph_that_cannot_travel_is_named_before_any_work(tmp_path, stored):
+    lock = threading.Lock()
+
+    @node_action
+    def locked(state):
+        with lock:
+            return state
+
+    path = {"checkpoint_path": str(tmp_path / "run")} if stored else {}
+    graph = chain(ProcessingNode("locked", locked))
+    with pytest.raises(SerializationError, match="lock"):
+        GraphExecutor(graph, State(), **path).submit()
+    assert list_runs() == []
+
+
+def test_a_run_that_waits_for_a_machine_is_pending_and_can_be_called_off(tmp_path):
+    import ray
+
+    holder = ray.remote(num_cpus=2)(Holder).remote()
+    ray.get(holder.ready.remote())
+    run = executor(tmp_path)
+    handle = run.submit(name="waits", actor_options={"num_cpus": 2})
+    assert [(r.name, r.state, r.started) for r in list_runs()] == [("waits", "pending", None)]
+    assert handle.wait(timeout=0.1).state == "pending"
+    assert handle.cancel().state == "cancelled"
+    with pytest.raises(RunCancelledError):
+        handle.result(timeout=10)
+    assert list_runs() == []
+    ray.kill(holder)
+
+
+class Holder:
+    def ready(self):
+        return True
 
 
 def test_observers_and_reports_are_not_lost_in_silence(tmp_path):

@@ -168,7 +168,7 @@ def test_an_address_where_something_else_listens_is_refused_in_time():
 
 @pytest.mark.parametrize(
     ("address", "text"),
-    [("auto", "host:port"), ("ray://head:10001", "job submit"), ("head", "host:port")],
+    [("auto", "host:port"), ("ray://head:10001", "graphorch-ray submit"), ("head", "host:port")],
 )
 def test_an_address_of_the_wrong_kind_says_which_is_right(address, text):
     with pytest.raises(ClusterConnectionError, match=text):
