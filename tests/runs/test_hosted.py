@@ -32,6 +32,7 @@ from graphorch_ray import (
 from graphorch_ray.runs.cluster import Notes
 from graphorch_ray.testing import FakeClock
 from tests.runtime.nodes import chain, echo
+from tests.s3_server import BUCKET
 
 from .nodes import kill_driver, ledger, step, steps, until
 
@@ -251,6 +252,40 @@ def test_when_the_budget_is_spent_the_handle_says_how_to_go_on(tmp_path):
     again = eval(told, {"GraphExecutor": GraphExecutor})
     assert again.run() == State([str(tmp_path), 1, 2, 3, 4])
     assert ledger(tmp_path) == [1, 2, 2, 2, 3, 4]
+
+
+def test_on_s3_a_driver_trusts_what_its_client_signed_and_nobody_else_does(tmp_path, s3):
+    path = f"s3://{BUCKET}/{tmp_path.name}"
+    keys = {"key": os.environ["AWS_ACCESS_KEY_ID"], "secret": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    options = {**s3.options, **keys}  # the cluster was started without them
+    opened = gate(tmp_path, 2)
+
+    class Odd:  # no plain data: a state that holds one is a pickle
+        def __reduce__(self):
+            return int, (7,)
+
+    graph = chain(
+        ProcessingNode("odd", node_action(lambda s: State([*s.messages, [Odd()]]))),
+        ProcessingNode("step2", step),
+    )
+    run = GraphExecutor(
+        graph,
+        State([str(tmp_path)]),
+        checkpoint_path=path,
+        checkpoint_every=1,
+        checkpoint_durability="sync",
+        storage_options=options,
+    )
+    handle = run.submit()
+    until(lambda: 2 in ledger(tmp_path) or handle.status().is_over, "it is in the second node")
+    assert handle.status().error is None
+    kill_driver(handle)
+    until(lambda: ledger(tmp_path) == [2, 2], "another driver goes on")
+    opened.unlink()
+    assert handle.result(timeout=60) == State([str(tmp_path), [7], 2])
+    assert handle.status().checkpoint_path == path
+    with pytest.raises(CheckpointError, match="valid signature"):
+        GraphExecutor.resume(path, storage_options=options)
 
 
 # --- what is left ---------------------------------------------------------------------------------
