@@ -170,7 +170,11 @@ def host():
             graph, State([number]), checkpoint_path=path, checkpoint_every=1, **options
         )
         handle = executor.submit(100, None, name=f"run {number}", max_restarts=30, keep_result=1)
-        if handle.result(timeout=150).messages != value(number):
+        try:
+            right = handle.result().messages == value(number)
+        except Exception as error:
+            right, number = False, f"{number}: {error}"
+        if not right:
             wrong.append(number)
         hosted[0] += 1
 
@@ -222,6 +226,7 @@ def test_fifty_runs_at_once_from_five_processes_are_right_and_leave_nothing() ->
     print(json.dumps(told))
     clients = told["clients"]
     assert [client.get("wrong") for client in clients] == [[]] * 5, told
+    # Ray serves the tasks of one client for long before it turns to another's.
     assert all(client["done"] >= 10 and client["hosted"] >= 1 for client in clients), told
     assert told["kills"] >= 5, "workers were killed"
     assert sum(client["lost"] for client in clients) >= 3, "and runs noticed"
