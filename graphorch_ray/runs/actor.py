@@ -63,13 +63,13 @@ class HostedRun:
     # --- the run ------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        ending = self._ending
+        known = ending = self._ending  # of a driver that was replaced when the run was over
         if ending is None or ending.state == "finished":
-            drives = self._drive()
-            known, ending = ending, await drives
+            ending = await self._drive()  # a run that has finished gives its result again
             if known is not None:
                 ending = ending._replace(at=known.at)
-            self._notes.put("ending", ending)
+            with contextlib.suppress(Exception):  # it is only for a driver that comes after
+                self._notes.put("ending", ending)
         self._ending, self._run = ending, None
         self._log.end()
         self._over.set()
@@ -128,7 +128,8 @@ class HostedRun:
         """End this process for good, and leave nothing of the run in Ray."""
         import ray
 
-        self._notes.remove()
+        with contextlib.suppress(Exception):
+            self._notes.remove()
         ray.kill(ray.get_runtime_context().current_actor)
 
     # --- what handles ask ---------------------------------------------------------------------

@@ -29,9 +29,11 @@ import ray
 
 folder, seconds = sys.argv[1], float(sys.argv[2])
 ray.init(
-    address="local", num_cpus=6, include_dashboard=False, _node_ip_address="127.0.0.1",
+    address="local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1",
     _temp_dir=folder + "/ray", object_store_memory=500_000_000, logging_level=logging.ERROR,
     log_to_driver=False,
+    # Each client has workers of its own: keep them, or Ray ends and starts processes all the time.
+    _system_config={"num_workers_soft_limit": 20, "idle_worker_killing_time_threshold_ms": 10**6},
 )
 address = ray.get_runtime_context().gcs_address
 raylet = next(p for p in psutil.Process().children(recursive=True) if p.name() == "raylet")
@@ -56,7 +58,7 @@ clients = [
 chance, kills, end = random.Random(7), 0, time.monotonic() + seconds
 drivers = 0
 while time.monotonic() < end:
-    time.sleep(chance.uniform(1, 3))
+    time.sleep(chance.uniform(2, 4))
     there = workers()
     hosts = [process for process, name in there.items() if "HostedRun" in name]
     nodes = [process for process in there if process not in hosts]
@@ -168,7 +170,11 @@ def host():
             graph, State([number]), checkpoint_path=path, checkpoint_every=1, **options
         )
         handle = executor.submit(100, None, name=f"run {number}", max_restarts=30, keep_result=1)
-        if handle.result(timeout=150).messages != value(number):
+        try:
+            right = handle.result().messages == value(number)
+        except Exception as error:
+            right, number = False, f"{number}: {error}"
+        if not right:
             wrong.append(number)
         hosted[0] += 1
 
@@ -220,6 +226,7 @@ def test_fifty_runs_at_once_from_five_processes_are_right_and_leave_nothing() ->
     print(json.dumps(told))
     clients = told["clients"]
     assert [client.get("wrong") for client in clients] == [[]] * 5, told
+    # Ray serves the tasks of one client for long before it turns to another's.
     assert all(client["done"] >= 10 and client["hosted"] >= 1 for client in clients), told
     assert told["kills"] >= 5, "workers were killed"
     assert sum(client["lost"] for client in clients) >= 3, "and runs noticed"

@@ -32,6 +32,7 @@ from graphorch_ray import (
 from graphorch_ray.runs.cluster import Notes
 from graphorch_ray.testing import FakeClock
 from tests.runtime.nodes import chain, echo
+from tests.s3_server import BUCKET
 
 from .nodes import kill_driver, ledger, step, steps, until
 
@@ -237,6 +238,7 @@ def test_a_driver_without_a_store_is_not_replaced_and_the_handle_says_what_is_lo
         list(handle.events())
 
 
+@pytest.mark.chaos  # with the others it would take the suite too long
 def test_when_the_budget_is_spent_the_handle_says_how_to_go_on(tmp_path):
     opened = gate(tmp_path, 2)
     handle = executor(tmp_path, checkpoint_durability="sync").submit(name="spent", max_restarts=1)
@@ -251,6 +253,41 @@ def test_when_the_budget_is_spent_the_handle_says_how_to_go_on(tmp_path):
     again = eval(told, {"GraphExecutor": GraphExecutor})
     assert again.run() == State([str(tmp_path), 1, 2, 3, 4])
     assert ledger(tmp_path) == [1, 2, 2, 2, 3, 4]
+
+
+@pytest.mark.chaos  # with the others it would take the suite too long
+def test_on_s3_a_driver_trusts_what_its_client_signed_and_nobody_else_does(tmp_path, s3):
+    path = f"s3://{BUCKET}/{tmp_path.name}"
+    keys = {"key": os.environ["AWS_ACCESS_KEY_ID"], "secret": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    options = {**s3.options, **keys}  # the cluster was started without them
+    opened = gate(tmp_path, 2)
+
+    class Odd:  # no plain data: a state that holds one is a pickle
+        def __reduce__(self):
+            return int, (7,)
+
+    graph = chain(
+        ProcessingNode("odd", node_action(lambda s: State([*s.messages, [Odd()]]))),
+        ProcessingNode("step2", step),
+    )
+    run = GraphExecutor(
+        graph,
+        State([str(tmp_path)]),
+        checkpoint_path=path,
+        checkpoint_every=1,
+        checkpoint_durability="sync",
+        storage_options=options,
+    )
+    handle = run.submit()
+    until(lambda: 2 in ledger(tmp_path) or handle.status().is_over, "it is in the second node")
+    assert handle.status().error is None
+    kill_driver(handle)
+    until(lambda: ledger(tmp_path) == [2, 2], "another driver goes on")
+    opened.unlink()
+    assert handle.result(timeout=60) == State([str(tmp_path), [7], 2])
+    assert handle.status().checkpoint_path == path
+    with pytest.raises(CheckpointError, match="valid signature"):
+        GraphExecutor.resume(path, storage_options=options)
 
 
 # --- what is left ---------------------------------------------------------------------------------
@@ -274,6 +311,7 @@ def test_when_the_time_is_over_nothing_is_left_but_what_the_store_has(tmp_path):
     assert _internal_kv_list("", namespace=b"graphorch_ray") == []
 
 
+@pytest.mark.chaos  # with the others it would take the suite too long
 def test_without_a_store_the_result_goes_with_the_driver(tmp_path):
     import ray
 
@@ -409,10 +447,10 @@ def test_observers_and_reports_are_not_lost_in_silence(tmp_path):
         run.submit()
 
 
+@pytest.mark.chaos  # with the others it would take the suite too long
 def test_a_place_that_the_driver_does_not_see_is_named(tmp_path):
     path = tmp_path / "run"
     run = GraphExecutor(chain(ProcessingNode("n", echo)), State(), checkpoint_path=str(path))
-    (tmp_path / "elsewhere").mkdir()
     hidden = {"env_vars": {"GRAPHORCH_TEST_HIDE": str(path), "PYTHONPATH": str(HIDING)}}
     handle = run.submit(actor_options={"runtime_env": hidden})
     with pytest.raises(CheckpointError, match=f"finds no checkpoint of the run in '{path}'"):
