@@ -240,7 +240,8 @@ def test_what_the_page_says_of_jobs_is_true(head: Head, tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text(next(code for kind, code in blocks if kind == "python"))
     (tmp_path / "names.json").write_text('["Ada", "Bob"]')
     (line,) = (code for kind, code in blocks if kind == "sh" and " submit " in code)
-    program, *arguments = shlex.split(line.replace("http://10.0.0.1:8265", head.url))
+    here = line.replace("\\\n", " ").replace("http://10.0.0.1:8265", head.url)
+    program, *arguments = shlex.split(here)
     assert program == "graphorch-ray"
     done = client(head, tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (0, "wrote out.json\n"), done.stderr
