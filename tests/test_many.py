@@ -217,6 +217,7 @@ def held_while(runs: int, backend: str) -> tuple[int, int]:
     return objects, nbytes
 
 
+@pytest.mark.chaos
 def test_a_thousand_runs_take_no_more_memory_than_ten():
     held_while(20, "inline")  # what is imported and cached once
     few, many = held_while(10, "inline"), held_while(1000, "inline")
@@ -224,6 +225,7 @@ def test_a_thousand_runs_take_no_more_memory_than_ten():
     assert many[1] < few[1] + 20_000_000
 
 
+@pytest.mark.chaos
 def test_on_ray_many_runs_take_no_more_memory_and_leave_nothing(ray_session):
     from ray._private.state import actors
 

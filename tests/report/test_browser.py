@@ -373,7 +373,10 @@ def test_a_node_of_the_table_is_shown_too(show: Callable[..., Any]) -> None:
     assert shown_attempts(page) == 5  # its fallback's among them
 
 
-@pytest.mark.parametrize(("width", "supersteps", "most"), [(1000, 5, 100), (1000, 50, 400)])
+@pytest.mark.parametrize(
+    ("width", "supersteps", "most"),
+    [(1000, 5, 100), pytest.param(1000, 50, 400, marks=pytest.mark.chaos)],
+)
 def test_many_attempts_are_drawn_fast(
     show: Callable[..., Any], width: int, supersteps: int, most: float
 ) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 SCRIPT = """
 import asyncio, logging, sys, tempfile, time
 import ray
@@ -80,6 +82,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.chaos
 def test_inside_a_task_or_actor_with_the_only_cpu_no_cpu_is_held_while_waiting(tmp_path):
     import shutil
     import tempfile

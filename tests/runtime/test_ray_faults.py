@@ -307,6 +307,7 @@ class _maybe_warned:
         self._catch.__exit__(*error)
 
 
+@pytest.mark.chaos
 def test_E9_a_function_known_to_block_does_not_go_back_to_the_shared_workers():
     async def block(state):
         time.sleep(600)
