@@ -131,6 +131,11 @@ class Keeper:
         return self._unrecorded
 
     @property
+    def is_bonus(self) -> bool:
+        """Whether the run may go on without what could not be written."""
+        return self._on_error == "warn"
+
+    @property
     def line_name(self) -> str:
         """The line that is written to, once it is open."""
         name: str = self._line.name
@@ -394,7 +399,7 @@ class Keeper:
 
     def _fail(self, error: CheckpointError) -> None:
         """Note a failure: it ends the run, or is told once where checkpoints are a bonus."""
-        if self._on_error == "warn" and not isinstance(error, CheckpointConflictError):
+        if self.is_bonus and not isinstance(error, CheckpointConflictError):
             if not self._warned:
                 self._warned = True
                 self._warn(f"{error} The run goes on (on_checkpoint_error='warn').")

@@ -10,6 +10,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .clock import Timer
@@ -34,7 +35,14 @@ from .engine import (
     SuperstepMachine,
     SuperstepStarted,
 )
-from .errors import GraphExecutionError, GraphWarning, RemoteError, SerializationError
+from .errors import (
+    CheckpointConflictError,
+    CheckpointError,
+    GraphExecutionError,
+    GraphWarning,
+    RemoteError,
+    SerializationError,
+)
 from .failpoints import reach
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
 from .restoring import restored
@@ -103,9 +111,7 @@ class Run:
                     sharing=executor._sharing,
                 )
             )
-            unrecorded = False
-            if self._keeper is not None:
-                unrecorded = await self._keeper.open(self._pool, self._mailbox.set, self._warn)
+            unrecorded = await self._open_keeper()
             machine = self._machine()
             if self._keeper is not None and unrecorded:
                 await self._keeper.record("start", "running", machine)
@@ -130,6 +136,20 @@ class Run:
                 processes=len(facts.processes),
             )
             raised = None  # it holds this frame, which would hold it
+
+    async def _open_keeper(self) -> bool:
+        """Have a line for checkpoints; says whether it is still to be told where the run stands."""
+        if self._keeper is None:
+            return False
+        try:
+            return await self._keeper.open(self._pool, self._mailbox.set, self._warn)
+        except CheckpointError as error:
+            if isinstance(error, CheckpointConflictError) or not self._keeper.is_bonus:
+                raise
+            self._warn(f"{error} The run goes on without (on_checkpoint_error='warn').")
+            self._keeper = None
+            self._options = replace(self._options, restore_on_timeout=False)
+            return False
 
     async def record_start(self) -> str:
         """Have the store hold where the run stands, and run nothing: another process goes on.

@@ -342,6 +342,20 @@ def test_where_checkpoints_are_a_bonus_a_failure_is_told_once(
     assert CheckpointData.load(place).superstep == 1
 
 
+@pytest.mark.parametrize("ending", ["runs", "run.ckpt"])
+def test_where_checkpoints_are_a_bonus_a_place_that_cannot_be_written_is_told_and_done_without(
+    backend: Any, tmp_path: Path, ledger: Ledger, ending: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    place = str(tmp_path / "file" / ending)
+    with pytest.raises(CheckpointError):
+        run(steps(ledger), place, backend)
+    with pytest.warns(GraphWarning, match="The run goes on without") as caught:
+        executor = run(steps(ledger), place, backend, on_checkpoint_error="warn")
+    assert executor.final_state == State(["in", "n1", "n2", "n3", "n4"])
+    assert len(caught) == 1
+
+
 def test_a_value_that_goes_between_its_reuse_and_the_manifest_is_written_again(
     backend: Any, place: str
 ) -> None:
