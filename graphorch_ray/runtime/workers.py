@@ -285,6 +285,7 @@ class TaskWorker(Worker):
         super().__init__(lane)
         self._options = options
         self._cancelled = False
+        self.heard = True  # its work begins before it can say a word
 
     @property
     def takes_more(self) -> bool:
