@@ -72,24 +72,22 @@ class Stretch(TaskCall):
     def reported(self, report: Report, refs: Sequence[Any]) -> None:
         """Take in what the worker says, also of attempts that the driver has not come to."""
         self.settle()
-        following = iter(refs)
-        for message in report.messages:
-            match message:
-                case Started():
-                    if message.token in self._open:
-                        self._started(message, report)
-                    else:
-                        self._begun[message.token] = (message, report)
-                case Done() | Failed():
-                    own = isinstance(message, Done) and message.payload is None
-                    answer = (message, report, (next(following),) if own else ())
-                    if message.token in self._open:
-                        self._answered(*answer)
-                    else:
-                        self._answers[message.token] = answer
-                case Stopped():
-                    self._stop(message)
-        self.lane.pool.pump()
+        super().reported(report, refs)
+
+    def _started(self, message: Started, report: Report) -> None:
+        if message.token in self._open:
+            super()._started(message, report)
+        else:
+            self._begun[message.token] = (message, report)
+
+    def _answered(self, message: Done | Failed, report: Report, refs: Sequence[Any]) -> None:
+        if message.token in self._open:
+            super()._answered(message, report, refs)
+        else:
+            self._answers[message.token] = (message, report, refs)
+
+    def _is_over(self) -> bool:
+        return False  # it is when the worker says so: see `_stop`
 
     def _stop(self, message: Stopped) -> None:
         """The process is free now. What was launched meanwhile goes elsewhere."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .attempt import CLEANUP_SECONDS
 from .lanes import BLOCKED_GRACE_SECONDS, KILL_SECONDS, Pending
 from .ray_errors import infrastructure_failure, is_configuration
-from .wire import Done, Failed, Report, Started, Unstarted
+from .wire import Done, Failed, Report, Started, Stopped, Unstarted
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,9 +51,18 @@ class TaskCall:
                     self._answered(message, report, (next(following),) if own else ())
                 case Unstarted():
                     self._handed_back(message)
-        if not self._open:  # the last thing that is said of it: its process is free now
+                case Stopped():
+                    self._stop(message)
+        if self._is_over():
             self.lane.over(self)
         self.lane.pool.pump()
+
+    def _is_over(self) -> bool:
+        """Whether the last thing was said of it: its process is free now."""
+        return not self._open
+
+    def _stop(self, message: Stopped) -> None:
+        """A track is followed no further."""
 
     def _started(self, message: Started, report: Report) -> None:
         pending = self._open.get(message.token)
