@@ -31,6 +31,12 @@ from .telemetry import events as ev
 if TYPE_CHECKING:
     from .executor import GraphExecutor
 
+QUICK_SECONDS = 0.004
+"""A place on local disk that commits this fast is written to without a thread.
+
+The way to a thread and back takes as long as such a commit does, and slow disks are not waited
+for on the event loop: each commit says how the next one is made."""
+
 CLOSE_SECONDS = 10.0
 """How long a run that was cancelled waits for its last checkpoint."""
 
@@ -91,6 +97,7 @@ class Keeper:
         self._writing: asyncio.Task[None] | None = None
         self._progressed: SuperstepMachine | None = None
         self._newest: Manifest | None = None
+        self._took = float("inf")  # seconds of the last commit
         self._warned = False
         self._unfinished: str | None = None
         self._unrecorded = False
@@ -332,7 +339,10 @@ class Keeper:
             kept = await self._pool.save(handles)
             manifest = self._manifest(snapshot, dict(zip(handles, kept, strict=True)))
             reused = [blob for item in kept for blob in item.reused]
-            missing = await asyncio.to_thread(self._commit, manifest, reused)
+            if self._took < QUICK_SECONDS and self._store.local:
+                missing = self._commit(manifest, reused)
+            else:
+                missing = await asyncio.to_thread(self._commit, manifest, reused)
             if missing:  # pruned by the owner before us, while it was on its way out
                 await self._pool.save(handles, anew=True)
         except CheckpointConflictError as error:
@@ -377,10 +387,12 @@ class Keeper:
         )
 
     def _commit(self, manifest: Manifest, reused: Sequence[Blob]) -> list[Blob]:
+        started = time.perf_counter()
         self._newest = self._line.commit(manifest)
         missing: list[Blob] = self._line.missing(reused)
         if not missing:
             self._line.prune(lazily=manifest.kind == "superstep")
+        self._took = time.perf_counter() - started
         return missing
 
     def _unwritten(self, snapshot: Snapshot, error: Exception) -> CheckpointError:

@@ -97,8 +97,10 @@ class LocalFiles:
     """A directory on local disk.
 
     Every file is written beside its place under another name and synced, then given its name, and
-    the directory is synced: it is there whole, or not at all. Where the file system refuses hard
-    links, `create` writes in place instead, and `atomic` is False from then on.
+    the directory is synced: it is there whole, or not at all. On a disk of this machine `create`
+    gives the name first and syncs then, which the journal does in one go: no process sees a file
+    that is not whole, and one that a power cut tears has not been reported yet. Where the file
+    system refuses hard links, `create` writes in place instead, and `atomic` is False from then on.
     """
 
     local = True
@@ -117,28 +119,39 @@ class LocalFiles:
         path = self._path(name)
         folder = os.path.dirname(path)
         if not self._linkless:
-            beside = self._write_beside(folder, (data,))
-            try:
-                os.link(beside, path)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                self._linkless = True
-            finally:
+            beside = self._beside(folder)
+            with _new_file(beside) as file:
+                _write(file, (data,))
+                names_first = _is_own_disk(file)
+                if not names_first:
+                    _sync(file)
+                try:
+                    os.link(beside, path)
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    self._linkless = True
                 os.unlink(beside)
+                if names_first:
+                    try:
+                        _sync(file)
+                    except BaseException:
+                        os.unlink(path)  # the checkpoint before stays the newest
+                        raise
         if self._linkless:
-            _write_making_folder(path, (data,))
+            with _new_file(path) as file:
+                _write(file, (data,))
+                _sync(file)
         _sync_folder(folder)
 
     def put(self, folder: str, parts: Sequence[Buffer], name: Callable[[], str]) -> None:
         """Write a file that gets its name once it is written."""
         inside = self._path(folder)
-        beside = self._write_beside(inside, parts)
-        try:
+        beside = self._beside(inside)
+        with _new_file(beside) as file:
+            _write(file, parts)
+            _sync(file)
             os.replace(beside, os.path.join(inside, name()))
-        except BaseException:
-            os.unlink(beside)
-            raise
         _sync_folder(inside)
 
     def read(self, name: str, limit: int | None = None) -> tuple[bytes, bool]:
@@ -209,37 +222,43 @@ class LocalFiles:
         except FileNotFoundError:
             return []
 
-    def _write_beside(self, folder: str, parts: Sequence[Buffer]) -> str:
-        path = os.path.join(folder, f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
-        _write_making_folder(path, parts)
-        return path
+    def _beside(self, folder: str) -> str:
+        return f"{folder}/{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _write_making_folder(path: str, parts: Sequence[Buffer]) -> None:
+@contextlib.contextmanager
+def _new_file(path: str) -> Iterator[int]:
+    """Open a new file, in a folder that is made if need be; it is removed where writing fails."""
+    # Not writable by the group, whatever the umask: such a file could not be trusted later.
+    flags, mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644
     try:
-        _write(path, parts)
+        file = os.open(path, flags, mode)
     except FileNotFoundError:
         _make_folder(os.path.dirname(path))
-        _write(path, parts)
-
-
-def _write(path: str, parts: Iterable[Buffer]) -> None:
-    """Write a new file and sync it; what is half written is removed."""
-    # Not writable by the group, whatever the umask: such a file could not be trusted later.
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
+        file = os.open(path, flags, mode)
     try:
-        try:
-            for part in parts:
-                left = memoryview(part)
-                while left:
-                    left = left[os.write(file, left) :]
-            _sync(file)
-        finally:
-            os.close(file)
+        yield file
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+    finally:
+        os.close(file)
+
+
+def _write(file: int, parts: Iterable[Buffer]) -> None:
+    for part in parts:
+        left = memoryview(part)
+        while left:
+            left = left[os.write(file, left) :]
+
+
+def _is_own_disk(file: int) -> bool:
+    """Whether it is on a block device of this machine, where all processes see the same bytes.
+
+    Elsewhere (network file systems, FUSE, overlays) a name may be seen before what it names.
+    """
+    return sys.platform == "linux" and os.major(os.fstat(file).st_dev) != 0
 
 
 def _make_folder(folder: str) -> None:

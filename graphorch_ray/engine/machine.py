@@ -22,7 +22,6 @@ from ..errors import WorkerLostError
 from ..model.attempt import (
     AttemptFailed,
     AttemptKey,
-    AttemptStarted,
     AttemptSucceeded,
     Failure,
     Launch,
@@ -264,8 +263,6 @@ class SuperstepMachine:
                     self._answered(event)
                 case DeadlineExpired():
                     expired |= (event.epoch, event.superstep) == (self.epoch, self.superstep)
-                case AttemptStarted():
-                    pass
         if self.phase not in (Phase.RUNNING, Phase.ROUTING):
             return []
         if failed := self._failures():

@@ -143,12 +143,4 @@ class AttemptFailed:
     facts: AttemptFacts = NO_FACTS
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
-    """An attempt began to run. Informs observers; no rule depends on it."""
-
-    key: AttemptKey
-    facts: AttemptFacts = NO_FACTS
-
-
-AttemptEvent = AttemptSucceeded | AttemptFailed | AttemptStarted
+AttemptEvent = AttemptSucceeded | AttemptFailed

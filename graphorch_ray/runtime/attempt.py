@@ -27,6 +27,9 @@ from .threads import DaemonThreads
 CLEANUP_SECONDS = 1.0
 """How long a cancelled coroutine has for its ``finally`` before it is given up."""
 
+Host = Callable[[Awaitable[Any]], Any]
+"""Awaits something on an event loop, for a thread that waits for what it gives."""
+
 Code = Callable[[Any], Any]
 """Node code as shipped: takes a state (an aggregator's: the list), gives one or an awaitable."""
 
@@ -46,6 +49,7 @@ class Work:
         routers: by edge position, the routers to ask beside the node.
         local: the result stays in this process, so it must own its memory.
         trace: the span that it runs in; None where nothing is traced.
+        begun: what came of it in a thread, where that is something to await on the loop.
     """
 
     code: Code
@@ -58,13 +62,15 @@ class Work:
     routers: Mapping[int, Code]
     local: bool = False
     trace: TraceContext | None = None
+    begun: Result | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What came of an attempt: a payload and routes, or a failure. Times are Unix seconds.
 
-    `trail` is what its code left behind beside that.
+    `trail` is what its code left behind beside that; `awaitable` what it gave where that is
+    still to be awaited.
     """
 
     payload: Payload | None
@@ -74,6 +80,7 @@ class Result:
     ended: float
     abandoned: bool = False
     trail: Trail | None = None
+    awaitable: Awaitable[Any] | None = None
 
 
 class _TimeUp(BaseException):
@@ -105,23 +112,38 @@ def run_blocking(work: Work) -> Result:
     """Run an attempt in this thread; an async function gets an event loop of its own."""
     if work.is_async:
         return _run_on_own_loop(work)
-    with Gatherer(work.trace) as gatherer:
-        result = _run_here(work)
-    return replace(result, trail=gatherer.trail())
+    return run_here(work, Gatherer(work.trace))
 
 
-def _run_here(work: Work) -> Result:
+def run_here(work: Work, gatherer: Gatherer, host: Host | None = None) -> Result:
+    """Run an attempt of a sync function in this thread.
+
+    What it and its routers give to be awaited is awaited here, on a loop of its own; with a host,
+    a router's answer by that, and what the function gave is handed back as `Result.awaitable`.
+    """
+    with gatherer:
+        result = _called_here(work, host)
+    trail = gatherer.trail()
+    return result if trail is None else replace(result, trail=trail)
+
+
+def _called_here(work: Work, host: Host | None) -> Result:
     started = time.time()
     token = current.set(_with_deadline(work, started))
     try:
         state = work.code(_load(work))
         if inspect.isawaitable(state):
-            state = asyncio.run(_awaited(state))
+            if host is not None:
+                return Result(None, {}, None, started, time.time(), awaitable=state)
+            state = _await_here(state)
         payload = _taken_apart(work, state)
     except BaseException as error:
         return Result(None, {}, _captured(error), started, time.time())
     else:
-        routes = {edge: _ask_blocking(router, payload) for edge, router in work.routers.items()}
+        routes = {
+            edge: _ask_blocking(router, payload, host or _await_here)
+            for edge, router in work.routers.items()
+        }
         return Result(payload, routes, None, started, time.time())
     finally:
         current.reset(token)
@@ -143,11 +165,11 @@ def _run_on_own_loop(work: Work) -> Result:
         asyncio.set_event_loop(None)
 
 
-def _ask_blocking(router: Code, payload: Payload) -> str | Failure:
+def _ask_blocking(router: Code, payload: Payload, host: Host) -> str | Failure:
     try:
         answer = router(payload.load())
         if inspect.isawaitable(answer):
-            answer = asyncio.run(_awaited(answer))
+            answer = host(answer)
         return _plain(answer)
     except BaseException as error:
         return capture(error)
@@ -158,8 +180,13 @@ def _plain(answer: Any) -> str:
     return str.__str__(answer) if isinstance(answer, str) else str(answer)
 
 
-async def _awaited(awaitable: Any) -> Any:
+async def awaited(awaitable: Awaitable[Any]) -> Any:
+    """A coroutine around what can be awaited."""
     return await awaitable
+
+
+def _await_here(awaitable: Awaitable[Any]) -> Any:
+    return asyncio.run(awaited(awaitable))
 
 
 async def run_on_loop(
@@ -187,6 +214,9 @@ async def run_on_loop(
 async def _run(work: Work, threads: DaemonThreads, keep_deadline: bool) -> Result:
     started = time.time()
     limit, own = work.timeout, True
+    if work.begun is not None:
+        now, started = started, work.begun.started
+        limit = None if limit is None else max(0.0, limit - (now - started))
     if keep_deadline and work.info.deadline is not None:
         left = max(0.0, work.info.deadline - started)
         if limit is None or left < limit:
@@ -195,6 +225,7 @@ async def _run(work: Work, threads: DaemonThreads, keep_deadline: bool) -> Resul
     try:
         payload, raised = await _limited(lambda: _call(work, threads), limit)
     except _TimeUp as up:
+        limit = work.timeout if own else limit
         error = NodeTimeoutError(work.info.running_node_id, limit or 0.0)
         failure = capture(error, "timeout" if own else "deadline")
         abandoned = up.still_running or not work.is_async
@@ -225,7 +256,9 @@ async def _call(work: Work, threads: DaemonThreads) -> Called:
         state = work.code(_load(work))
         return state if inspect.isawaitable(state) else _taken_apart(work, state)
 
-    if work.is_async:
+    if work.begun is not None:
+        state = work.begun.awaitable
+    elif work.is_async:
         state = work.code(_load(work))
     else:
         state, error = await threads.attempt(blocking)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..model.attempt import (
     AttemptEvent,
     AttemptFacts,
     AttemptFailed,
-    AttemptStarted,
     AttemptSucceeded,
     Failure,
     Launch,
@@ -19,9 +19,11 @@ from ..model.attempt import (
 from .attempt import Result, Work, ask_on_loop, run_on_loop
 from .context import ExecutionInfo
 from .failures import capture
+from .gather import Gatherer
 from .payload import Payload
 from .pool import RunContext, router_of
 from .stored import StoredPayload
+from .threaded import ThreadedAttempt
 from .threads import DaemonThreads
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class DriverSide:
         self.context = context
         self._local = local
         self._threads = DaemonThreads("graphorch-node")
-        self._running: dict[asyncio.Task[None], Launch] = {}
+        self._running: dict[asyncio.Task[None] | ThreadedAttempt, Launch] = {}
         self._deadline: float | None = None
         self._routing = 0
 
@@ -102,18 +104,35 @@ class DriverSide:
         inputs: Inputs,
         finished: Finished,
     ) -> None:
+        """Run an attempt here, once its inputs are. `finished` is told as by `begin`."""
+        self._add_task(launch, self._fetch(launch, inputs, finished))
+
+    def begin(
+        self, launch: Launch, payloads: Sequence[Payload | StoredPayload], finished: Finished
+    ) -> None:
         """Run an attempt here. `finished` is told the event, its state still without a handle."""
-        task = asyncio.get_running_loop().create_task(self._run(launch, inputs, finished))
+        work = self._work(launch, payloads)
+        if work.is_async:
+            self._add_task(launch, self._answer(launch, work, finished))
+            return
+
+        def told(result: Result) -> None:
+            self._running.pop(attempt, None)
+            if result.awaitable is None:
+                self._tell(launch, work, result, finished)
+            else:
+                going_on = replace(work, is_async=True, begun=result)
+                self._add_task(launch, self._answer(launch, going_on, finished, attempt.gatherer))
+
+        attempt = ThreadedAttempt(work, self._threads, told)
+        self._running[attempt] = launch
+
+    def _add_task(self, launch: Launch, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._running[task] = launch
         task.add_done_callback(lambda done: self._running.pop(done, None))
 
-    async def _run(
-        self,
-        launch: Launch,
-        inputs: Inputs,
-        finished: Finished,
-    ) -> None:
-        node = self.node(launch)
+    async def _fetch(self, launch: Launch, inputs: Inputs, finished: Finished) -> None:
         try:
             payloads = await inputs()
         except Exception as error:  # a state that is lost with its machine
@@ -121,7 +140,12 @@ class DriverSide:
             failure = capture(error, "object_lost")
             finished(launch, AttemptFailed(launch.key, failure, infrastructure=True), None)
             return
-        work = Work(
+        self._forget()
+        self.begin(launch, payloads, finished)
+
+    def _work(self, launch: Launch, payloads: Sequence[Payload | StoredPayload]) -> Work:
+        node = self.node(launch)
+        return Work(
             node.call,
             payloads,
             launch.as_list,
@@ -136,12 +160,20 @@ class DriverSide:
             local=self._local,
             trace=launch.trace,
         )
-        self.context.deliver([AttemptStarted(launch.key)])
-        result = await run_on_loop(work, self._threads)
+
+    async def _answer(
+        self, launch: Launch, work: Work, finished: Finished, gatherer: Gatherer | None = None
+    ) -> None:
+        """Run on the event loop what is to be awaited."""
+        with gatherer or Gatherer(work.trace) as entered:
+            result = await run_on_loop(work, self._threads, gatherer=entered)
         self._forget()
+        self._tell(launch, work, result, finished)
+
+    def _tell(self, launch: Launch, work: Work, result: Result, finished: Finished) -> None:
         if result.abandoned:
             self._warn_abandoned(launch, f"its time-out of {work.timeout} s")
-        finished(launch, self.event(launch, result, payloads), result.payload)
+        finished(launch, self.event(launch, result, work.inputs), result.payload)
 
     def _forget(self) -> None:
         """This attempt is as good as answered: from here on there is nothing to stop."""
@@ -183,13 +215,14 @@ class DriverSide:
     async def stop(self) -> None:
         """Cancel what runs here. Coroutines get their clean-up time; threads are given up."""
         running = dict(self._running)
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
-        for launch in running.values():
-            node = self.node(launch)
-            if not node.is_async:
+        for attempt in running:
+            attempt.cancel()
+        if tasks := [attempt for attempt in running if isinstance(attempt, asyncio.Task)]:
+            await asyncio.wait(tasks)
+        for attempt in running:
+            self._running.pop(attempt, None)
+        for attempt, launch in running.items():
+            if isinstance(attempt, ThreadedAttempt) and not attempt.routing:
                 self._warn_abandoned(launch, "the end of its superstep")
 
     def close(self) -> None:

@@ -65,6 +65,13 @@ class Gatherer:
         if self._noted is not None:
             notes.reset(self._noted)
 
+    def give_up(self) -> None:
+        """Its attempt is answered while the code goes on: gather no more of its spans."""
+        if self._entered is not None:
+            from .tracing import forget
+
+            forget(self)
+
     def wants(self, level: int) -> bool:
         """Whether a log record of this level is to be gathered."""
         least = self.trace.log_level if self.trace is not None else None

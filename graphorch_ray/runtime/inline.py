@@ -9,7 +9,7 @@ from typing import Any
 
 from ..model.attempt import AttemptEvent, Failure, Launch
 from ..state import State
-from .driver import DriverSide, Finished
+from .driver import DriverSide
 from .payload import Payload, dump
 from .pool import PoolFacts, RunContext
 from .stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
@@ -36,6 +36,7 @@ class InlinePool:
         self._queue: deque[Launch] = deque()
         self._used = 0
         self._first: Launch | None = None  # the sync node that the next one waits a moment for
+        self._first_began = 0.0
         self._stagger: asyncio.TimerHandle | None = None
 
     async def start(self, context: RunContext) -> None:
@@ -60,29 +61,28 @@ class InlinePool:
             elif node.holds_slot:
                 self._queue.append(launch)
             else:
-                self._start(launch, self._finished)
+                self._driver.begin(launch, launch.states, self._finished)
         if passed:
             self._context.deliver(passed)
         self._pump()
-
-    def _start(self, launch: Launch, finished: Finished) -> None:
-        async def inputs() -> Sequence[Payload]:
-            return launch.states
-
-        self._driver.start(launch, inputs, finished)
 
     def _pump(self) -> None:
         while self._queue and self._used < self._context.max_workers:
             launch = self._queue[0]
             if not self._driver.node(launch).is_async:
                 if self._first is not None:
+                    self._wait_for(self._first)
                     return
                 self._first = launch
-                loop = asyncio.get_running_loop()
-                self._stagger = loop.call_later(STAGGER_SECONDS, self._overtake, launch)
+                self._first_began = asyncio.get_running_loop().time()
             self._queue.popleft()
             self._used += 1
-            self._start(launch, self._ended)
+            self._driver.begin(launch, launch.states, self._ended)
+
+    def _wait_for(self, first: Launch) -> None:
+        if self._stagger is None:
+            loop, due = asyncio.get_running_loop(), self._first_began + STAGGER_SECONDS
+            self._stagger = loop.call_at(due, self._overtake, first)
 
     def _overtake(self, launch: Launch) -> None:
         """Let the next sync node start beside or after this one."""
@@ -90,6 +90,7 @@ class InlinePool:
             self._first = None
             if self._stagger is not None:
                 self._stagger.cancel()
+                self._stagger = None
             self._pump()
 
     def _ended(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
@@ -113,6 +114,9 @@ class InlinePool:
         """Cancel coroutines, give up threads."""
         self._queue.clear()
         self._first = None
+        if self._stagger is not None:
+            self._stagger.cancel()
+            self._stagger = None
         await self._driver.stop()
         self._used = 0
 

@@ -55,20 +55,29 @@ class DaemonThreads:
         """The same, giving what was raised instead: a coroutine cannot raise `StopIteration`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        context = contextvars.copy_context()
 
         def settle(value: Any, error: BaseException | None) -> None:
             if not done.done():
                 done.set_result((value, error))
 
+        self.submit(settle, function, *args)
+        return await done
+
+    def submit(
+        self,
+        settle: Callable[[Any, BaseException | None], None],
+        function: Callable[..., Any],
+        *args: Any,
+    ) -> None:
+        """Call `function(*args)` in a thread; on this event loop `settle` is told what it gave."""
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+
         def finish(value: Any, error: BaseException | None) -> None:
             with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits any more
                 loop.call_soon_threadsafe(settle, value, error)
 
-        self._submit((lambda: context.run(function, *args), finish))
-        return await done
-
-    def _submit(self, job: _Job) -> None:
+        job: _Job = (lambda: context.run(function, *args), finish)
         with self._lock:
             if self._free > 0:
                 self._free -= 1

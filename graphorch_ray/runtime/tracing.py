@@ -47,8 +47,13 @@ def enter(gatherer: Gatherer, given: TraceContext) -> object:
 
 def leave(gatherer: Gatherer, entered: Any) -> None:
     """End that."""
-    _active.discard(gatherer)
+    forget(gatherer)
     otel_context.detach(entered)
+
+
+def forget(gatherer: Gatherer) -> None:
+    """Gather no more of the spans that end beneath it."""
+    _active.discard(gatherer)
 
 
 def _context_of(given: TraceContext) -> SpanContext:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from graphorch_ray.checkpoint import files
 from graphorch_ray.checkpoint.files import LocalFiles, local_path
 from graphorch_ray.checkpoint.manifest import Header
 from graphorch_ray.checkpoint.store import Store
@@ -37,21 +38,64 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
         monkeypatch.setattr(os, name, call)
 
-    record("fsync", lambda file: named(os.readlink(f"/proc/self/fd/{file}")))
+    record("fsync", lambda file: named(os.readlink(f"/proc/self/fd/{file}").split(" ")[0]))
     record("link", lambda source, target: named(target))
     record("replace", lambda source, target: named(target))
     record("mkdir", named)
     return seen
 
 
+@pytest.mark.parametrize("own_disk", [True, False])
 def test_a_commit_syncs_the_file_and_then_its_directory(
-    tmp_path: Path, calls: list[tuple[str, str]]
+    tmp_path: Path,
+    calls: list[tuple[str, str]],
+    own_disk: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """On a disk of this machine it has its name by then; elsewhere its name would be seen first."""
+    monkeypatch.setattr(files, "_is_own_disk", lambda file: own_disk)
     line = Store(tmp_path).create_line(Header(run_id="7"))
     line.commit(step(0))
     calls.clear()
     line.commit(step(1))
-    assert calls == [("fsync", "temporary"), ("link", "000000002"), ("fsync", "000000")]
+    file = [("fsync", "temporary"), ("link", "000000002")]
+    assert calls == [*(reversed(file) if own_disk else file), ("fsync", "000000")]
+    assert line.newest() is not None
+
+
+def test_a_network_or_memory_file_system_is_not_taken_for_a_disk_of_this_machine() -> None:
+    """`/proc` and `/dev/shm` have no block device, as NFS, FUSE and overlays have none."""
+    for path in ("/proc/self/stat", "/dev/shm"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            assert not files._is_own_disk(handle)
+        finally:
+            os.close(handle)
+
+
+def test_a_commit_that_cannot_be_synced_is_told_and_not_lost_sight_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Store(tmp_path).create_line(Header(run_id="7"))
+    line.commit(step(0))
+    failed = []
+
+    def broken(file: int) -> None:
+        failed.append(file)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files, "_sync", broken)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        line.commit(step(1))
+    assert failed
+    monkeypatch.undo()
+    before = line.newest()
+    assert before is not None
+    assert before.superstep == 0
+    line.commit(step(2))
+    newest = line.newest()
+    assert newest is not None
+    assert newest.superstep == 2
 
 
 def test_a_blob_is_synced_before_it_gets_its_name(

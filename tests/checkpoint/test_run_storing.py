@@ -25,9 +25,11 @@ from graphorch_ray import (
     ProcessingNode,
     State,
     aggregator_action,
+    checkpointing,
     failpoints,
     node_action,
 )
+from graphorch_ray.checkpoint.line import Line
 from graphorch_ray.checkpoint.store import Store
 from tests.checkpoint.runs import Ledger, chain_of, diamond, steps
 
@@ -386,3 +388,24 @@ def test_a_value_that_goes_between_its_reuse_and_the_manifest_is_written_again(
         run(graph, place, backend, State([np.full(20_000, 3.0)]), **options)
     assert len(gone) >= 3
     assert CheckpointData.load(place).final_state.messages[0][0] == 3.0
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_disk_that_is_quick_is_written_to_without_a_thread_and_a_slow_one_never_is(
+    place: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, durability: Any, quick: bool
+) -> None:
+    """The first commit is measured in a thread; each says how the next one is made."""
+    monkeypatch.setattr(checkpointing, "QUICK_SECONDS", float("inf") if quick else 0.0)
+    commit, beside = Line.commit, []
+
+    def committed(self: Line, manifest: Any) -> Any:
+        beside.append(threading.current_thread() is not threading.main_thread())
+        return commit(self, manifest)
+
+    monkeypatch.setattr(Line, "commit", committed)
+    run(steps(ledger), place, "inline", checkpoint_durability=durability)
+    assert len(beside) > 4
+    assert all(beside[:1])
+    assert all(beside[1:]) != quick
+    assert any(beside[1:]) != quick
