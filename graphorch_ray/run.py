@@ -46,7 +46,7 @@ from .errors import (
 from .failpoints import reach
 from .model.attempt import AttemptFailed, AttemptKey, AttemptSucceeded, Failure, Launch
 from .restoring import restored
-from .runtime import CLEANUP_SECONDS, Pool, RunContext, make_pool
+from .runtime import Pool, RunContext, make_pool
 from .state import State
 from .telemetry import events as ev
 
@@ -78,7 +78,7 @@ class Run:
         self._warned: GraphWarning | None = None
         self._mailbox = asyncio.Event()
         self._timers: dict[Any, Timer] = {}
-        self._routers: dict[asyncio.Task[None], str] = {}
+        self._asked = 0  # routers that have not answered
         self._nodes: dict[AttemptKey, str] = {}  # attempts out, and whose code each runs
         self._yielded = time.monotonic()
         self._options = EngineOptions(
@@ -276,7 +276,7 @@ class Run:
 
     async def _next_events(self) -> list[Event]:
         if not self._events:
-            if not self._nodes and not self._routers:
+            if not self._nodes and not self._asked:
                 self._clock.idle()
             if not self._events:
                 await self._pool.wait(self._mailbox)
@@ -369,18 +369,18 @@ class Run:
             await keeper.at_barrier(machine)
 
     def _ask(self, command: AskRouter) -> None:
-        task = asyncio.get_running_loop().create_task(self._route(command))
-        self._routers[task] = command.node_id
-        task.add_done_callback(lambda done: self._routers.pop(done, None))
+        def told(answer: str | Failure) -> None:
+            self._asked -= 1
+            self._deliver(
+                (
+                    RouterAnswered(
+                        command.epoch, command.superstep, command.index, command.edge, answer
+                    ),
+                )
+            )
 
-    async def _route(self, command: AskRouter) -> None:
-        try:
-            answer = await self._pool.route(command.node_id, command.edge, command.state)
-        except Exception as error:  # the state could not be fetched
-            answer = Failure(type(error).__name__, (), str(error), exception=error)
-        self._deliver(
-            (RouterAnswered(command.epoch, command.superstep, command.index, command.edge, answer),)
-        )
+        self._asked += 1
+        self._pool.ask(command.node_id, command.edge, command.state, told)
 
     def _dropped(self, command: StatesDropped) -> None:
         self._hub.dropped(command.node_id, command.arrived, command.sources)
@@ -456,23 +456,10 @@ class Run:
 
     async def _stop(self) -> None:
         self._call_off_timers()
-        await self._stop_routers()
         await self._pool.stop()
+        self._asked = 0
         self._nodes.clear()
         self._events.clear()
-
-    async def _stop_routers(self) -> None:
-        """Cancel the routers, and give up those that do not stop, as node code is given up."""
-        routers, self._routers = self._routers, {}
-        for task in routers:
-            task.cancel()
-        if routers:
-            _, stuck = await asyncio.wait(routers, timeout=CLEANUP_SECONDS)
-            for task in stuck:
-                self._warn(
-                    f"A router of node {routers[task]!r} does not stop when it is cancelled. It "
-                    "is left to itself, and its answer is ignored."
-                )
 
     def _call_off_timers(self) -> None:
         for timer in self._timers.values():

@@ -312,17 +312,32 @@ async def ask_on_loop(
     router: Code, payload: Payload | StoredPayload, threads: DaemonThreads
 ) -> str | Failure:
     """Ask a router about a private copy of the state; a sync router runs in a thread."""
-    try:
-        if inspect.iscoroutinefunction(router):
-            return _plain(await router(payload.load()))
-        answer, error = await threads.attempt(lambda: router(payload.load()))
-        if error is not None:
+    if inspect.iscoroutinefunction(router):
+        try:
+            answer = router(payload.load())
+        except BaseException as error:
             return capture(error)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return _plain(answer)
+    else:
+        answer, raised = await threads.attempt(lambda: router(payload.load()))
+        if raised is not None:
+            return capture(raised)
+    return await waited_for(answer) if inspect.isawaitable(answer) else said(answer)
+
+
+async def waited_for(answer: Awaitable[Any]) -> str | Failure:
+    """What a router says that gives something to be awaited."""
+    try:
+        return _plain(await answer)
     except asyncio.CancelledError:
         raise
+    except BaseException as error:
+        return capture(error)
+
+
+def said(answer: Any) -> str | Failure:
+    """What a router says, which may be anything."""
+    try:
+        return _plain(answer)
     except BaseException as error:
         return capture(error)
 

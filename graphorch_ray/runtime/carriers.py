@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .items import WarmProcess, run_items
+from .items import WarmProcess, run_item, run_items
 from .ray_errors import is_dead_actor
-from .stream import Stream
+from .stream import Answer, Stream
 from .wire import Job, Report
 
 if TYPE_CHECKING:
@@ -24,14 +24,13 @@ class Carrier(Protocol):
     """Brings one call to a process, and back what it says."""
 
     @property
-    def stream(self) -> Stream | None:
-        """What the process says, once there is one."""
+    def answer(self) -> Answer | Stream | None:
+        """What the process says, once there is a call."""
 
-    def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
-        """Start the call."""
-
-    def call_id(self) -> str:
-        """Ray's id of the call."""
+    def send(
+        self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
+    ) -> None:
+        """Start the call; a single attempt says one thing only."""
 
     def kill(self) -> None:
         """End the process that the call runs in, or take it from Ray's queue."""
@@ -40,27 +39,38 @@ class Carrier(Protocol):
         """The call is over: give back what it held."""
 
 
+class Tasks(NamedTuple):
+    """The remote functions behind every task: for a job that says much, and for one attempt."""
+
+    many: Any
+    single: Any
+
+    def with_options(self, **options: Any) -> Tasks:
+        """The same, with Ray's options."""
+        return Tasks(self.many.options(**options), self.single.options(**options))
+
+
 @cache
-def items_task() -> Any:
-    """The remote function behind every task."""
+def item_tasks() -> Tasks:
+    """The remote functions, without options."""
     import ray
 
-    return ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items)
+    return Tasks(
+        ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items),
+        ray.remote(num_returns=2, max_retries=0, retry_exceptions=False)(run_item),
+    )
 
 
 @cache
 def _actor() -> Any:
     import ray
 
-    control = ray.method(concurrency_group="control")
     methods = {
-        "submit": control(WarmProcess.submit),
-        "post": ray.method(concurrency_group="control", num_returns=0)(WarmProcess.post),
-        "serve": ray.method(num_returns="streaming")(WarmProcess.serve),
+        "run_items": ray.method(num_returns="streaming")(WarmProcess.run_items),
+        "run_item": ray.method(num_returns=2)(WarmProcess.run_item),
     }
     warm = type("WarmWorker", (WarmProcess,), {**methods, "__module__": __name__})
-    make: Any = ray.remote  # its types know nothing of concurrency groups
-    return make(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(warm)
+    return ray.remote(max_restarts=0, max_task_retries=0)(warm)
 
 
 class TaskCarrier:
@@ -68,25 +78,24 @@ class TaskCarrier:
 
     Args:
         lane: whose resources it takes.
-        task: the remote function, with its options.
+        tasks: the remote functions, with their options.
     """
 
-    def __init__(self, lane: TaskLane, task: Any) -> None:
-        self.stream: Stream | None = None
+    def __init__(self, lane: TaskLane, tasks: Tasks) -> None:
+        self.answer: Answer | Stream | None = None
         self._lane = lane
-        self._task = task
+        self._tasks = tasks
 
-    def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
+    def send(
+        self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
+    ) -> None:
         """Start the call."""
-        generator = self._task.remote(job, *arguments)
+        task = self._tasks.single if single else self._tasks.many
+        given = task.remote(job, *arguments)
         self._lane.pool.capacity.ledger.take(self._lane.request)
         self._lane.pool.tasks += 1
-        self.stream = Stream(generator, self._lane.pool.inbox, call.reported, call.ended)
-
-    def call_id(self) -> str:
-        """Ray's id of the task."""
-        assert self.stream is not None
-        return str(self.stream.generator._generator_ref.task_id().hex())
+        kind = Answer if single else Stream
+        self.answer = kind(given, self._lane.pool.inbox, call.reported, call.ended)
 
     def kill(self) -> None:
         """Kill the process it runs in, or take it from Ray's queue.
@@ -95,8 +104,8 @@ class TaskCarrier:
         """
         import ray
 
-        assert self.stream is not None
-        ray.cancel(self.stream.generator, force=True)
+        assert self.answer is not None
+        ray.cancel(self.answer.source, force=True)
 
     def over(self) -> None:
         """The process is free or gone."""
@@ -118,8 +127,10 @@ class WarmWorker:
         self._started = False
         self._actor = _actor().options(**options).remote()
         lane.pool.capacity.ledger.take(lane.request)
-        said = self._actor.serve.remote()
-        self.stream: Stream | None = Stream(said, lane.pool.inbox, self._reported, self._ended)
+        hello = self._actor.hello.remote()
+        self.answer: Answer | Stream | None = Answer(
+            (hello,), lane.pool.inbox, self._lives, self._gone
+        )
 
     @property
     def starts(self) -> bool:
@@ -136,26 +147,21 @@ class WarmWorker:
         """Whether it runs nothing."""
         return self._call is None
 
-    def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
+    def send(
+        self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
+    ) -> None:
         """Start the call."""
-        if not arguments:
-            self._actor.post.remote(job)  # nothing that could be lost on the way
-            self._call = call
-            return
-        sent, inbox = self._actor.submit.remote(job, *arguments), self._lane.pool.inbox
+        method = self._actor.run_item if single else self._actor.run_items
+        given = method.remote(job, *arguments)
         self._call = call
-        sent._on_completed(lambda value: inbox.post(self._sent, (call, value)))
 
-    def _sent(self, sent: tuple[TaskCall, Any]) -> None:
-        """A call has arrived; or it could not, though the worker lives: a state was lost."""
-        call, value = sent
-        if call is self._call and isinstance(value, BaseException) and not is_dead_actor(value):
-            call.ended(value)
+        def ended(error: BaseException | None) -> None:
+            if error is not None and is_dead_actor(error):
+                self._lane.dismiss(self)
+            call.ended(error)
 
-    def call_id(self) -> str:
-        """Ray's id of the call that the worker serves in."""
-        assert self.stream is not None
-        return str(self.stream.generator._generator_ref.task_id().hex())
+        kind = Answer if single else Stream
+        self.answer = kind(given, self._lane.pool.inbox, call.reported, ended)
 
     def kill(self) -> None:
         """End the process."""
@@ -166,18 +172,12 @@ class WarmWorker:
 
     def over(self) -> None:
         """It waits for the next call."""
-        self._call = None
+        self._call = self.answer = None
 
-    def _reported(self, report: Report, refs: Sequence[Any]) -> None:
+    def _lives(self, report: Report, refs: Sequence[Any]) -> None:
         self._started = True
-        if self._call is not None:
-            self._call.reported(report, refs)
-        else:
-            self._lane.pool.pump()
+        self._lane.pool.pump()
 
-    def _ended(self, error: BaseException | None) -> None:
+    def _gone(self, error: BaseException | None) -> None:
         self._lane.dismiss(self)
-        if self._call is not None:
-            self._call.ended(error)
-        else:
-            self._lane.pool.pump()
+        self._lane.pool.pump()

@@ -13,15 +13,15 @@ from ..model.attempt import (
     AttemptFacts,
     AttemptFailed,
     AttemptSucceeded,
-    Failure,
     Launch,
 )
-from .attempt import Result, Work, ask_on_loop, run_on_loop
+from .attempt import Result, Work, run_on_loop
 from .context import ExecutionInfo
 from .failures import capture
 from .gather import Gatherer
 from .payload import Payload
 from .pool import RunContext, router_of
+from .routers import Routers
 from .stored import StoredPayload
 from .threaded import ThreadedAttempt
 from .threads import DaemonThreads
@@ -47,6 +47,9 @@ class DriverSide:
     Args:
         context: the run.
         local: every state stays in this process.
+
+    Attributes:
+        routers: what asks routers here.
     """
 
     def __init__(self, context: RunContext, *, local: bool) -> None:
@@ -55,12 +58,12 @@ class DriverSide:
         self._threads = DaemonThreads("graphorch-node")
         self._running: dict[asyncio.Task[None] | ThreadedAttempt, Launch] = {}
         self._deadline: float | None = None
-        self._routing = 0
+        self.routers = Routers(context, self._threads)
 
     @property
     def busy(self) -> bool:
         """True while an attempt or a router runs here."""
-        return bool(self._running or self._routing)
+        return bool(self._running) or self.routers.busy
 
     def begin_superstep(self, deadline: float | None) -> None:
         """Remember the deadline that `current_execution()` tells."""
@@ -201,24 +204,13 @@ class DriverSide:
             return AttemptFailed(launch.key, result.failure, infrastructure=lost, facts=facts)
         return AttemptSucceeded(launch.key, output, result.routes, facts)
 
-    async def route(
-        self, owner_id: str, edge: int, payload: Payload | StoredPayload
-    ) -> str | Failure:
-        """Ask the router of a node's outgoing edge number `edge`."""
-        router = router_of(self.context.graph, owner_id, edge)
-        self._routing += 1
-        try:
-            return await ask_on_loop(router, payload, self._threads)
-        finally:
-            self._routing -= 1
-
     async def stop(self) -> None:
         """Cancel what runs here. Coroutines get their clean-up time; threads are given up."""
         running = dict(self._running)
         for attempt in running:
             attempt.cancel()
-        if tasks := [attempt for attempt in running if isinstance(attempt, asyncio.Task)]:
-            await asyncio.wait(tasks)
+        tasks = [attempt for attempt in running if isinstance(attempt, asyncio.Task)]
+        await asyncio.gather(self.routers.stop(), *([asyncio.wait(tasks)] if tasks else []))
         for attempt in running:
             self._running.pop(attempt, None)
         for attempt, launch in running.items():

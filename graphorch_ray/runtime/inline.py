@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from ..model.attempt import AttemptEvent, Failure, Launch
+from ..model.attempt import AttemptEvent, Launch
 from ..state import State
 from .driver import DriverSide
 from .payload import Payload, dump
 from .pool import PoolFacts, RunContext
+from .routers import Told
 from .stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
 
 Handle = Payload | StoredPayload
@@ -102,9 +103,9 @@ class InlinePool:
     def _finished(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
         self._context.deliver([event])
 
-    async def route(self, launch_owner: str, edge: int, state: Handle) -> str | Failure:
+    def ask(self, owner_id: str, edge: int, state: Handle, told: Told) -> None:
         """Ask a router."""
-        return await self._driver.route(launch_owner, edge, state)
+        self._driver.routers.ask(owner_id, edge, state, told)
 
     async def wait(self, mailbox: asyncio.Event) -> None:
         """Wait on the event loop."""

@@ -64,27 +64,29 @@ def run_items(sent: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payloa
         yield from _Walk(job, job.track, arguments).reports()
 
 
+def run_item(sent: Job | bytes, *arguments: Payload) -> tuple[bytes, Payload | None]:
+    """Run the only item of a job; gives the one report, and the payload that follows it, if any."""
+    settle_in()
+    job: Job = unpacked(sent)
+    (item,) = job.items
+    message, payload = tell(item.token, _run_item(item, job.kinds[item.kind], job, arguments))
+    return report((message,), int(payload is not None), where()), payload
+
+
 class WarmProcess:
-    """Runs jobs one after another, in an actor that is kept."""
+    """Runs calls one after another, in an actor that is kept."""
 
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Job | bytes, tuple[Payload, ...]]] = queue.SimpleQueue()
+    def hello(self) -> bytes:
+        """Say that it lives."""
+        return report((), 0, where())
 
-    def submit(self, job: Job | bytes, *arguments: Payload) -> None:
-        """Take a job."""
-        self._jobs.put((job, arguments))
+    def run_items(self, job: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
+        """`run_items`, here."""
+        yield from run_items(job, *arguments)
 
-    def post(self, job: Job | bytes) -> None:
-        """Take a job whose sender does not wait to hear that it has arrived."""
-        self.submit(job)
-
-    def serve(self) -> Iterator[bytes | Payload]:
-        """Run what is submitted, until the process is ended. Says first that it lives."""
-        yield report((), 0, where())
-        while True:
-            job, arguments = self._jobs.get()
-            yield from run_items(job, *arguments)
-            del job, arguments
+    def run_item(self, job: Job | bytes, *arguments: Payload) -> tuple[bytes, Payload | None]:
+        """`run_item`, here."""
+        return run_item(job, *arguments)
 
 
 def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Payload]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..model.attempt import Failure, Launch
 from ..model.nodes import Node
 from .handles import StateHandle
-from .stream import Stream
+from .stream import Answer, Stream
 from .wire import Where
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class Lane(ABC):
         """End an attempt that is out and has not begun, because of its `doom`."""
 
     @abstractmethod
-    def streams(self) -> Sequence[Stream]:
-        """The streams that are being followed."""
+    def answers(self) -> Sequence[Answer | Stream]:
+        """What is listened to."""
 
 
 class DriverLane(Lane):
@@ -144,6 +144,6 @@ class DriverLane(Lane):
         """Start an attempt."""
         self.pool.start_here(batch[0])
 
-    def streams(self) -> Sequence[Stream]:
-        """The streams that are being followed."""
+    def answers(self) -> Sequence[Answer | Stream]:
+        """What is listened to."""
         return ()

@@ -92,8 +92,10 @@ class Pool(Protocol):
     def launch(self, launches: Sequence[Launch]) -> None:
         """Run these attempts as soon as slots and resources allow, in this order."""
 
-    async def route(self, launch_owner: str, edge: int, state: StateHandle) -> str | Failure:
-        """Ask the router of a node's outgoing edge, in the driver."""
+    def ask(
+        self, owner_id: str, edge: int, state: StateHandle, told: Callable[[str | Failure], None]
+    ) -> None:
+        """Ask the router of a node's outgoing edge, in the driver; `told` is told its answer."""
 
     async def wait(self, mailbox: asyncio.Event) -> None:
         """Wait until `mailbox` is set, in the way that is right where the driver runs."""

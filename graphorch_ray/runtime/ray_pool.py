@@ -34,6 +34,7 @@ from .payload import Payload
 from .pool import PoolFacts, RunContext
 from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
+from .routers import Told
 from .states import States, tell_made
 from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
@@ -357,10 +358,13 @@ class RayPool:
 
     # --- routers, waiting, states -------------------------------------------------------------
 
-    async def route(self, launch_owner: str, edge: int, state: StateHandle) -> str | Failure:
+    def ask(self, owner_id: str, edge: int, state: StateHandle, told: Told) -> None:
         """Ask a router in the driver."""
-        payload = await self._states.payload(state)
-        return await self._driver.route(launch_owner, edge, payload)
+        routers = self._driver.routers
+        if state.payload is not None:
+            routers.ask(owner_id, edge, state.payload, told)
+        else:
+            routers.ask_about(owner_id, edge, self._states.payload(state), told)
 
     async def wait(self, mailbox: asyncio.Event) -> None:
         """Wait; inside a Ray task, in the way that gives the task's CPU back meanwhile."""
@@ -373,10 +377,10 @@ class RayPool:
         while not mailbox.is_set():
             await asyncio.sleep(0)
             refs = [
-                stream.waiting_for
+                answer.waiting_for
                 for lane in self._lanes
-                for stream in lane.streams()
-                if stream.waiting_for is not None
+                for answer in lane.answers()
+                if answer.waiting_for is not None
             ]
             if mailbox.is_set():
                 return

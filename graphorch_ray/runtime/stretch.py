@@ -43,6 +43,7 @@ class Stretch(TaskCall):
         self._goes_on = True
         lane.pool.stretches.current = self
         super().__init__(lane, [first], carrier)
+        self.says_one_thing = False
 
     # --- what the driver launches -------------------------------------------------------------
 
@@ -60,7 +61,8 @@ class Stretch(TaskCall):
         trace = self._first.trace
         if trace is not None and pending.launch.trace is not None:
             pending.span_id = trace.next(self._newest).span_id
-        pending.call_id = self.carrier.call_id if trace is not None else None
+        if trace is not None and self.carrier.answer is not None:
+            pending.call_id = self.carrier.answer.task_id
         self._open[token] = pending
         if (begun := self._begun.pop(token, None)) is not None:
             self._started(*begun)

@@ -24,13 +24,18 @@ PATIENCE_SECONDS = 1.0
 
 
 class TaskCall:
-    """One running (or queued) call, and the attempts in it that have no answer yet."""
+    """One running (or queued) call, and the attempts in it that have no answer yet.
+
+    Attributes:
+        says_one_thing: it is one attempt, whose start need not be told.
+    """
 
     def __init__(self, lane: TaskLane, batch: Sequence[Pending], carrier: Carrier) -> None:
         self.lane = lane
         self.carrier = carrier
         self.is_async = batch[0].node.is_async
         self._killed = False
+        self.says_one_thing = len(batch) == 1 and batch[0].node.options.timeout is None
         self._open = {pending.token: pending for pending in batch}
         self._timing = lane.pool.timings.of(batch[0].node)
         lane.pool.riders += len(batch) - 1

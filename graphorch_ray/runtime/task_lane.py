@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .carriers import Carrier, TaskCarrier, WarmWorker, items_task
+from .carriers import Carrier, TaskCarrier, Tasks, WarmWorker, item_tasks
 from .lanes import Lane, Pending
-from .stream import Stream
+from .stream import Answer, Stream
 from .stretch import Stretch
 from .task_call import TaskCall
 
@@ -36,7 +36,7 @@ class TaskLane(Lane):
         self.request = request
         self.calls: set[TaskCall] = set()
         self._options = options
-        self._named: dict[str, Any] = {}
+        self._named: dict[str, Tasks] = {}
         self._warm: list[WarmWorker] = []
         self._lone = 0
 
@@ -79,14 +79,15 @@ class TaskLane(Lane):
         carrier = self._carrier(batch[0].launch.node_id)
         call = Stretch(self, batch[0], carrier) if track else TaskCall(self, batch, carrier)
         try:
-            carrier.send(call, job, arguments)
+            carrier.send(call, job, arguments, single=call.says_one_thing)
         except BaseException:
             call.withdraw()
             raise
         for pending in batch:
             pending.batch_size = len(batch)
             if pending.launch.trace is not None:
-                pending.call_id = carrier.call_id
+                assert carrier.answer is not None
+                pending.call_id = carrier.answer.task_id
         self._consider_warm(batch[0])
         self.calls.add(call)
 
@@ -94,10 +95,11 @@ class TaskLane(Lane):
         for worker in self._warm:
             if worker.ready:
                 return worker
-        task = self._named.get(node_id)
-        if task is None:
-            task = self._named[node_id] = items_task().options(name=node_id, **self._options)
-        return TaskCarrier(self, task)
+        tasks = self._named.get(node_id)
+        if tasks is None:
+            tasks = item_tasks().with_options(name=node_id, **self._options)
+            self._named[node_id] = tasks
+        return TaskCarrier(self, tasks)
 
     def give_up(self, pending: Pending) -> None:
         """End an attempt that is out and has not begun, because of its `doom`."""
@@ -151,7 +153,7 @@ class TaskLane(Lane):
         for worker in list(self._warm):
             worker.kill()
 
-    def streams(self) -> Sequence[Stream]:
-        """The streams that are being followed."""
+    def answers(self) -> Sequence[Answer | Stream]:
+        """What is listened to."""
         carriers: set[Carrier] = {*(call.carrier for call in self.calls), *self._warm}
-        return [carrier.stream for carrier in carriers if carrier.stream is not None]
+        return [carrier.answer for carrier in carriers if carrier.answer is not None]

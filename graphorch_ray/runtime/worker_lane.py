@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .lanes import Lane, Pending
-from .stream import Stream
+from .stream import Answer, Stream
 from .workers import ActorWorker, TaskWorker, Worker
 
 if TYPE_CHECKING:
@@ -135,6 +135,6 @@ class WorkerLane(Lane):
         for worker in self.workers:
             worker.release()
 
-    def streams(self) -> Sequence[Stream]:
-        """The streams that are being followed."""
+    def answers(self) -> Sequence[Answer | Stream]:
+        """What is listened to."""
         return [worker.stream for worker in self.workers if worker.stream is not None]
