@@ -23,7 +23,7 @@ from .model.graph import Graph
 from .policies import OnMultipleStates, RetryPolicy
 from .restoring import data_of, executor_from, say_created
 from .run import Run
-from .runtime import ActiveStates, Backend, PoolKind, make_pool
+from .runtime import ActiveStates, Backend, PoolKind, make_pool, run_to_end
 from .state import State
 from .telemetry import EventHub, configured_listeners, message_count
 from .telemetry import events as ev
@@ -223,7 +223,7 @@ class GraphExecutor(Watched):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.execute(max_supersteps, superstep_timeout, progress=progress))
+            return run_to_end(self.execute(max_supersteps, superstep_timeout, progress=progress))
         raise RuntimeError(
             "executor.run() was called where an event loop is running (a notebook, an async "
             "function). Write `await executor.execute()` there."

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from .active import ActiveStates
-from .attempt import CLEANUP_SECONDS
 from .context import ExecutionInfo, current_execution
 from .inline import InlinePool
+from .loops import run_to_end
 from .pool import Pool, PoolFacts, PoolKind, RunContext
 from .stored import StoredPayload
 
@@ -24,7 +24,6 @@ def make_pool(backend: Backend) -> Pool:
 
 
 __all__ = [
-    "CLEANUP_SECONDS",
     "ActiveStates",
     "Backend",
     "ExecutionInfo",
@@ -36,4 +35,5 @@ __all__ = [
     "StoredPayload",
     "current_execution",
     "make_pool",
+    "run_to_end",
 ]

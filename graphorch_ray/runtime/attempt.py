@@ -20,6 +20,7 @@ from ..model.trail import TraceContext, Trail
 from .context import ExecutionInfo, current
 from .failures import capture
 from .gather import Gatherer, show_state
+from .loops import run_to_end
 from .payload import Payload, dump
 from .stored import InputLost, StoredPayload
 from .threads import DaemonThreads
@@ -186,7 +187,7 @@ async def awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 def _await_here(awaitable: Awaitable[Any]) -> Any:
-    return asyncio.run(awaited(awaitable))
+    return run_to_end(awaited(awaitable))
 
 
 async def run_on_loop(

@@ -163,3 +163,21 @@ async def test_a_short_node_is_not_overtaken_and_a_long_one_is():
     builder.add_concrete_edge("b", "end")
     assert await run(builder.build_graph(), on_multiple_states="first") == [1]
     assert started == ["first", "second"]
+
+
+def test_a_run_never_asks_for_the_text_of_its_state():
+    """CPython's `asyncio.run` writes out what the main task gave: seconds for a large state."""
+    asked = []
+
+    class Large(State):
+        def __repr__(self):
+            asked.append(1)
+            return "Large()"
+
+    @node_action
+    def work(state):
+        return state
+
+    state = GraphExecutor(one(work), Large([1]), backend="inline").run()
+    assert type(state) is Large
+    assert not asked
