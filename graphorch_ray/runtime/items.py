@@ -42,6 +42,10 @@ REPORT_SECONDS = 0.02
 TRACK_SECONDS = 0.5
 """How long after its start a track is followed to another node."""
 
+TRACK_BYTES = 32 * 2**20
+"""Large states that a track leaves in the object store, until it is followed no further: the
+driver, which frees them, may be behind."""
+
 codes = CodeCache()
 """The node code of this process."""
 
@@ -177,14 +181,16 @@ class _Walk:
         began = time.monotonic()
         track, job = self._track, self._job
         item = job.items[0]
-        kind, last = job.kinds[item.kind], item.token + track.limit
+        kind, last, left = job.kinds[item.kind], item.token + track.limit, 0
         while True:
             if kind.timeout is not None:
                 self._said.put(((Started(item.token, time.time()),), None))
             message, payload = tell(item.token, _run_item(item, kind, job, self._arguments))
+            left += 0 if payload is None else payload.nbytes
             onward = None
-            if time.monotonic() - began < TRACK_SECONDS and item.token < last:
-                onward = self._next(item.node_id, message)
+            in_time = time.monotonic() - began < TRACK_SECONDS
+            if in_time and left < TRACK_BYTES and item.token < last:
+                onward = self._next(item.node_id, message, payload)
             if onward is None:
                 self._said.put(((message, Stopped(item.token)), payload))
                 return
@@ -206,12 +212,14 @@ class _Walk:
             )
             job = job._replace(time_left=track.superstep_timeout)
 
-    def _next(self, node_id: str, message: Message) -> tuple[str, Payload] | None:
+    def _next(
+        self, node_id: str, message: Message, large: Payload | None
+    ) -> tuple[str, Payload] | None:
         """The node that is active in the next superstep, and its state, if it is to run here.
 
-        What is long runs by itself, and a large state is worth a call of its own.
+        What is long runs by itself.
         """
-        if not isinstance(message, Done) or message.payload is None:
+        if not isinstance(message, Done):
             return None
         if message.ended - message.started > BATCH_SECONDS:
             return None
@@ -222,4 +230,5 @@ class _Walk:
             sink = route if isinstance(route, str) else None
         if sink is None or sink not in self._track.steps:
             return None
-        return sink, message.payload
+        state = message.payload or large
+        return None if state is None else (sink, state)
