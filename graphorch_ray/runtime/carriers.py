@@ -6,9 +6,9 @@ that holds its resources while it waits; what it is sent is there in half the ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .items import WarmProcess, run_item, run_items
 from .ray_errors import is_dead_actor
@@ -39,26 +39,39 @@ class Carrier(Protocol):
         """The call is over: give back what it held."""
 
 
-class Tasks(NamedTuple):
-    """The remote functions behind every task: for a job that says much, and for one attempt."""
+class Tasks:
+    """The remote functions behind the tasks of a lane: for jobs that say much, and for one attempt.
 
-    many: Any
-    single: Any
+    A task that is one attempt has its node's name, where Ray shows tasks; others share one name,
+    as Ray takes half a millisecond to give a function another.
 
-    def with_options(self, **options: Any) -> Tasks:
-        """The same, with Ray's options."""
-        return Tasks(self.many.options(**options), self.single.options(**options))
+    Args:
+        options: resources and the like, as keywords of Ray's `.options()`.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._single: dict[str, Any] = {}
+
+    @cached_property
+    def many(self) -> Any:
+        """What runs the items of a job, or follows its track."""
+        return _remote("streaming", run_items).options(name="short nodes", **self._options)
+
+    def single(self, node_id: str) -> Any:
+        """What runs one attempt of a node."""
+        task = self._single.get(node_id)
+        if task is None:
+            task = _remote(2, run_item).options(name=node_id, **self._options)
+            self._single[node_id] = task
+        return task
 
 
 @cache
-def item_tasks() -> Tasks:
-    """The remote functions, without options."""
+def _remote(num_returns: int | Literal["streaming"], function: Callable[..., Any]) -> Any:
     import ray
 
-    return Tasks(
-        ray.remote(num_returns="streaming", max_retries=0, retry_exceptions=False)(run_items),
-        ray.remote(num_returns=2, max_retries=0, retry_exceptions=False)(run_item),
-    )
+    return ray.remote(num_returns=num_returns, max_retries=0, retry_exceptions=False)(function)
 
 
 @cache
@@ -78,19 +91,20 @@ class TaskCarrier:
 
     Args:
         lane: whose resources it takes.
-        tasks: the remote functions, with their options.
+        node_id: the first node of the call.
     """
 
-    def __init__(self, lane: TaskLane, tasks: Tasks) -> None:
+    def __init__(self, lane: TaskLane, node_id: str) -> None:
         self.answer: Answer | Stream | None = None
         self._lane = lane
-        self._tasks = tasks
+        self._node_id = node_id
 
     def send(
         self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
     ) -> None:
         """Start the call."""
-        task = self._tasks.single if single else self._tasks.many
+        tasks = self._lane.tasks
+        task = tasks.single(self._node_id) if single else tasks.many
         given = task.remote(job, *arguments)
         self._lane.pool.capacity.ledger.take(self._lane.request)
         self._lane.pool.tasks += 1

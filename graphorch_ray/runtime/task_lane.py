@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .carriers import Carrier, TaskCarrier, Tasks, WarmWorker, item_tasks
+from .carriers import Carrier, TaskCarrier, Tasks, WarmWorker
 from .lanes import Lane, Pending
 from .stream import Answer, Stream
 from .stretch import Stretch
@@ -29,14 +29,15 @@ class TaskLane(Lane):
     Attributes:
         request: as given.
         calls: what runs.
+        tasks: the remote functions, with its resources.
     """
 
     def __init__(self, pool: RayPool, request: dict[str, float], options: dict[str, Any]) -> None:
         super().__init__(pool)
         self.request = request
         self.calls: set[TaskCall] = set()
+        self.tasks = Tasks(options)
         self._options = options
-        self._named: dict[str, Tasks] = {}
         self._warm: list[WarmWorker] = []
         self._lone = 0
 
@@ -95,11 +96,7 @@ class TaskLane(Lane):
         for worker in self._warm:
             if worker.ready:
                 return worker
-        tasks = self._named.get(node_id)
-        if tasks is None:
-            tasks = item_tasks().with_options(name=node_id, **self._options)
-            self._named[node_id] = tasks
-        return TaskCarrier(self, tasks)
+        return TaskCarrier(self, node_id)
 
     def give_up(self, pending: Pending) -> None:
         """End an attempt that is out and has not begun, because of its `doom`."""
