@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 
 _PICKLING = frozenset(
     {

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 from . import arrays, objects, tables
 from .kinds import PICKLED, PIECE_BYTES, REFERENCE, VERSION, Buffer, Kind
 from .pickles import HoldsReference, HoldsShared, dumps, is_reference

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from msgpack import ExtType
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 
 Buffer = bytes | bytearray | memoryview
 """One-dimensional, contiguous, of bytes."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 from .decoder import Decoder, parse
 from .description import Description, outline
 from .encoder import Encoded, Encoder

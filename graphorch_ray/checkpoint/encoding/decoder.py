@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 from . import arrays, objects, tables
 from .classes import find
 from .kinds import PICKLED, REFERENCE, VERSION, Buffer, Damaged, Kind, Mark, expect

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from msgpack import ExtType
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 from .classes import (
     has_own_pickling,
     is_built_in,
