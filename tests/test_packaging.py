@@ -82,6 +82,26 @@ def test_all_is_sorted_and_importable() -> None:
     assert [name for name in names if not hasattr(graphorch_ray, name)] == []
 
 
+def test_a_worker_imports_nothing_that_only_a_driver_needs() -> None:
+    """Each worker process pays for what it imports: the driver's half is a third of a second."""
+    code = (
+        "import graphorch_ray.runtime.items, graphorch_ray.runtime.worker, sys\n"
+        "print(*(name for name in sys.modules if name.startswith('graphorch_ray.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in done.stdout.split()}
+    assert rooms.isdisjoint({"checkpointing", "executor", "many", "run", "runs", "telemetry"})
+    assert "runtime" in rooms
+
+
+def test_what_is_imported_late_is_listed_and_a_wrong_name_is_not_there() -> None:
+    assert {"GraphExecutor", "run_many", "telemetry"} <= set(dir(graphorch_ray))
+    with pytest.raises(AttributeError, match="no attribute 'GraphExecuter'"):
+        graphorch_ray.GraphExecuter  # noqa: B018
+    with pytest.raises(ImportError, match="GraphExecuter"):
+        exec("from graphorch_ray import GraphExecuter")
+
+
 def test_licence_is_shipped() -> None:
     assert project()["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
