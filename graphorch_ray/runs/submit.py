@@ -123,6 +123,7 @@ def _host(
     assignment = Assignment(
         about=about,
         backend=executor.backend,
+        pool=executor.pool,
         max_supersteps=max_supersteps,
         superstep_timeout=superstep_timeout,
         import_path=import_path(),

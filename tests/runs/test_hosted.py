@@ -222,6 +222,27 @@ def test_a_driver_is_given_ids_and_not_the_graph_or_the_state(tmp_path, monkeypa
     assert run.run() == State([1e6]), "a run that was not handed over may be run here"
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_driver_runs_nodes_in_what_the_executor_was_told(tmp_path, monkeypatch, stored):
+    from graphorch_ray.runs import submit
+    from graphorch_ray.runs.assignment import executor_of
+
+    made = []
+
+    class Recorder:
+        def options(self, **options):
+            return self
+
+        def remote(self, *arguments):
+            made.append(executor_of(*arguments))
+            raise InterruptedError
+
+    monkeypatch.setattr(submit, "hosted_run", Recorder)
+    with pytest.raises(InterruptedError):
+        executor(tmp_path, stored=stored, pool="actors").submit()
+    assert [run.pool for run in made] == ["actors"]
+
+
 def test_a_driver_without_a_store_is_not_replaced_and_the_handle_says_what_is_lost(tmp_path):
     gate(tmp_path, 2)
     handle = executor(tmp_path, stored=False).submit(name="lost")
