@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class Head:
     """A head with a job server and token authentication.
 
     Attributes:
+        arguments: more of them for `ray start`.
+        environment: what the head's processes find in theirs besides.
         url: of its job server.
         address: of its control service.
         env: the environment in which its clients can reach it.
@@ -39,6 +42,8 @@ class Head:
 
     cpus: int = 2
     token: str = TOKEN
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     dashboard_port: int = field(default_factory=free_port)
     agent_port: int = field(default_factory=free_port)
@@ -79,8 +84,9 @@ class Head:
                     f"--dashboard-agent-listen-port={self.agent_port}",
                     *(f"--temp-dir={self.temp_dir}/r", f"--num-cpus={self.cpus}"),
                     *("--object-store-memory=200000000", "--disable-usage-stats"),
+                    *self.arguments,
                 ],
-                env=env,
+                env={**env, **self.environment},
                 cwd=self.temp_dir,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,13 +11,15 @@ import click
 
 from ..checkpoint import (
     CheckpointDescription,
-    Description,
     describe,
     keep,
     list_checkpoints,
     release,
 )
 from ..checkpoint.catalog import StateInfo
+from ..checkpoint.data import find
+from ..checkpoint.places import open_store
+from .differences import Opened, differences, few, size
 from .session import CommandError, ExitCode, Session, common
 
 CHANGES_SHOWN = 50
@@ -67,7 +69,7 @@ def checkpoints(
     """List, describe or compare the checkpoints of a run.
 
     URL is where they are. WHICH is 'newest', a superstep, or a savepoint's name; '000002:5' is
-    superstep 5 of line 000002. No state is loaded, so nothing has to be trusted.
+    superstep 5 of line 000002. No pickle is loaded, so nothing has to be trusted.
     """
     if sum(option is not None for option in (show, diff, kept_as, released)) > 1:
         raise CommandError("Give one of --show, --diff, --keep and --release")
@@ -75,7 +77,7 @@ def checkpoints(
         found = _describe(url, show)
         session.show("\n".join(_described(found)), _as_data(found))
     elif diff is not None:
-        changes = list(_changes(*(_describe(url, which) for which in diff)))
+        changes = list(differences(*(_open(url, which) for which in diff)))
         told = [f"{place}: {before} -> {after}" for place, before, after in changes]
         if len(told) > CHANGES_SHOWN:
             told[CHANGES_SHOWN:] = [f"… and {len(changes) - CHANGES_SHOWN} more"]
@@ -99,6 +101,12 @@ def checkpoints(
         )
 
 
+def _open(url: str, which: Which) -> Opened:
+    """A checkpoint with its description, as it is to be compared."""
+    found, manifest = find(open_store(url), **dataclasses.asdict(which))
+    return Opened(_describe(url, which), manifest, found.blobs)
+
+
 def _describe(url: str, which: Which) -> CheckpointDescription:
     return describe(url, superstep=which.superstep, savepoint=which.savepoint, line=which.line)
 
@@ -115,7 +123,7 @@ def _table(infos: Iterable[Any]) -> Iterator[str]:
         names = f" [{', '.join(info.savepoints)}]" if info.savepoints else ""
         yield (
             f"{info.line:8}{info.superstep:>9}  {info.kind:11}{info.status:10}"
-            f"{_when(info.created):21}{size(info.nbytes):>10}  {_few(info.active)}{names}"
+            f"{_when(info.created):21}{size(info.nbytes):>10}  {few(list(info.active))}{names}"
         )
 
 
@@ -140,95 +148,12 @@ def _state(state: StateInfo) -> str:
     text = f"{state.messages} messages, {size(state.nbytes)}"
     parts = dict(state.description.children).get(".messages") or state.description
     kinds = [child.type.rpartition(":")[2] for _, child in parts.children]
-    return f"{text} ({_few(kinds)})" if kinds else text
-
-
-def _few(names: Iterable[str], most: int = 4) -> str:
-    named = list(names)
-    more = f" and {len(named) - most} more" if len(named) > most else ""
-    return ", ".join(named[:most]) + more
+    return f"{text} ({few(kinds)})" if kinds else text
 
 
 def _when(created: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created))
 
 
-def size(nbytes: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024 or unit == "GiB":
-            break
-        nbytes /= 1024
-    return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-
-
-# --- as data, and compared ------------------------------------------------------------------------
-
-
 def _as_data(found: CheckpointDescription) -> dict[str, Any]:
     return dataclasses.asdict(found)
-
-
-def _changes(
-    before: CheckpointDescription, after: CheckpointDescription
-) -> Iterator[tuple[str, Any, Any]]:
-    """What differs, as place, before and after, without loading a value."""
-    for name in ("graph_name", "run_id", "branch", "superstep", "status"):
-        old, new = getattr(before, name), getattr(after, name)
-        if old != new:
-            yield name, old, new
-    for name in ("options", "versions"):
-        olds, news = getattr(before, name), getattr(after, name)
-        for key in [*olds, *(key for key in news if key not in olds)]:
-            if olds.get(key) != news.get(key):
-                yield f"{name}.{key}", olds.get(key), news.get(key)
-    states = {**_states(before)}
-    later = _states(after)
-    for place in [*states, *(place for place in later if place not in states)]:
-        yield from _state_changes(place, states.get(place), later.get(place))
-
-
-def _states(found: CheckpointDescription) -> dict[str, StateInfo]:
-    named = {
-        f"active[{node_id!r}][{number}]": state
-        for node_id, states in found.active.items()
-        for number, state in enumerate(states)
-    }
-    return named if found.final is None else {**named, "final": found.final}
-
-
-def _state_changes(
-    place: str, before: StateInfo | None, after: StateInfo | None
-) -> Iterator[tuple[str, Any, Any]]:
-    if before is None or after is None:
-        yield place, None if before is None else _state(before), after and _state(after)
-        return
-    yield from _part_changes(place, before.description, after.description)
-
-
-def _maybe(state: StateInfo | None) -> str | None:
-    return None if state is None else _state(state)
-
-
-def _part_changes(
-    place: str, before: Description, after: Description
-) -> Iterator[tuple[str, Any, Any]]:
-    old, new = _part(before), _part(after)
-    if old != new and not (before.children and after.children and before.type == after.type):
-        yield place, old, new
-        return
-    if before.length != after.length:
-        yield f"{place}.length", before.length, after.length
-    olds, news = dict(before.children), dict(after.children)
-    for label in [*olds, *(label for label in news if label not in olds)]:
-        if label in olds and label in news:
-            yield from _part_changes(place + label, olds[label], news[label])
-        else:
-            yield place + label, _part(olds.get(label)), _part(news.get(label))
-
-
-def _part(found: Description | None) -> str | None:
-    if found is None:
-        return None
-    length = "" if found.length is None else f"[{found.length}]"
-    return f"{found.type}{length}, {size(found.nbytes)}"

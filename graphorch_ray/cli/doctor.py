@@ -16,7 +16,7 @@ from typing import Literal
 import click
 
 from ..errors import GraphOrchestratorException
-from .checkpoints import size
+from .differences import size
 from .session import ExitCode, Session, common, one_line
 
 Level = Literal["ok", "note", "warning", "fault"]

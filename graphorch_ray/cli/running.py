@@ -17,7 +17,7 @@ import click
 
 from ..checkpoint.settings import Durability
 from ..policies import OnMultipleStates, RetryPolicy
-from ..runtime import Backend
+from ..runtime import Backend, PoolKind
 from ..state import State
 from .session import CommandError, ExitCode, Session, Terminated, common, exit_code_of
 from .states import check_folder, check_output, read_state, state_as_data, write_state
@@ -70,6 +70,13 @@ how_it_runs = _options(
         "--backend",
         type=click.Choice(get_args(Backend)),
         help="Where nodes run: Ray, or this process.",
+    ),
+    click.option(
+        "--pool",
+        type=click.Choice(get_args(PoolKind)),
+        default="auto",
+        show_default=True,
+        help="What sync nodes run in on Ray: tasks, or warm workers ('actors').",
     ),
     click.option(
         "--max-supersteps", type=click.IntRange(0), default=100, show_default=True, metavar="N"
@@ -182,6 +189,7 @@ def run(
     on_multiple_states: OnMultipleStates,
     address: str | None,
     backend: Backend | None,
+    pool: PoolKind,
     **how: Any,
 ) -> int:
     """Run a graph.
@@ -218,6 +226,7 @@ def run(
             on_multiple_states=on_multiple_states,
             **kept,
         )
+    executor.pool = pool
     if hosted is not None:
         return _host(session, executor, hosted, how)
     return go(session, executor, f" --graph {graph}", **how)
@@ -257,6 +266,7 @@ def resume(
     allow_pickle: bool,
     address: str | None,
     backend: Backend | None,
+    pool: PoolKind,
     **how: Any,
 ) -> int:
     """Go on with a run from its newest checkpoint, or from an older one.
@@ -279,6 +289,7 @@ def resume(
         backend=backend,
         allow_pickle=allow_pickle,
     )
+    executor.pool = pool
     named = "" if graph is None else f" --graph {graph}"
     return go(session, executor, named, **how)
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 from ..errors import WorkerLostError
 from ..model.attempt import (
+    NOT_LOADED,
     AttemptFailed,
     AttemptKey,
     AttemptSucceeded,
@@ -305,8 +306,10 @@ class SuperstepMachine:
             failure = _lost(runner.node_id, execution.rerun + 1, failure)
         else:
             policy = runner.retry_policy or self.options.retry_policy or NO_RETRY
-            if execution.attempt < policy.max_retries and policy.retries(
-                failure.exception, failure.mro_names
+            if (
+                failure.reason != NOT_LOADED
+                and execution.attempt < policy.max_retries
+                and policy.retries(failure.exception, failure.mro_names)
             ):
                 delay = self._delay(policy, execution)
                 execution.attempt += 1

@@ -63,6 +63,10 @@ class Launch(NamedTuple):
     trace: TraceContext | None = None
 
 
+NOT_LOADED = "not_loaded"
+"""The reason of a failure to load a node's code where it was to run: trying again is no use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What went wrong in an attempt or a router, in a form that always travels.
@@ -73,7 +77,8 @@ class Failure:
         message: ``str(exception)``.
         traceback: formatted where it was raised; may be empty.
         exception: the original exception, where it could travel.
-        reason: ``"error"`` for what code raised, ``"timeout"`` for an attempt's time-out, else
+        reason: ``"error"`` for what code raised, ``"timeout"`` for an attempt's time-out,
+            ``"not_loaded"`` for code that its worker could not load, which is not retried, else
             the kind of infrastructure failure (``"worker_crashed"``, ``"node_died"``,
             ``"out_of_memory"``, ``"object_lost"``, …).
     """

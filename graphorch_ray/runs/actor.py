@@ -12,7 +12,7 @@ from ..runtime.payload import Payload, dump
 from ..state import State
 from ..telemetry import Event
 from .assignment import Assignment, executor_of
-from .cluster import Notes
+from .cluster import Notes, versions
 from .ending import Ending, failed
 from .event_log import Cursor, EventLog
 from .status import RunState, RunStatus
@@ -39,6 +39,7 @@ class HostedRun:
         os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")
         context = ray.get_runtime_context()
         self._notes = Notes(str(context.get_actor_id()))
+        self._notes.put("versions", versions())
         self._where = context.get_node_id()
         self._host = ray.util.get_node_ip_address()
         self._assignment = assignment

@@ -16,6 +16,7 @@ from ..checkpoint.data import find, from_manifest
 from ..checkpoint.places import open_store
 from ..errors import CheckpointError
 from ..policies import RetryPolicy
+from ..runtime import PoolKind
 from ..runtime.payload import Payload, dump, dump_code, load_code
 from .cluster import About
 
@@ -30,6 +31,7 @@ class Assignment:
     Attributes:
         about: what the run is.
         backend: ``"ray"`` or ``"inline"``.
+        pool: what sync nodes run in.
         max_supersteps, superstep_timeout: as for `execute()`.
         import_path: the client's.
         environment: variables to set where the driver's process has none of that name.
@@ -39,6 +41,7 @@ class Assignment:
 
     about: About
     backend: Any
+    pool: PoolKind
     max_supersteps: int
     superstep_timeout: float | None
     import_path: tuple[str, ...]
@@ -93,6 +96,7 @@ def executor_of(assignment: Assignment, run: Payload | None) -> GraphExecutor:
     executor = GraphExecutor.from_checkpoint(
         data, about.path, backend=assignment.backend, **about.settings
     )
+    executor.pool = assignment.pool
     executor._wants_newest = about.path is not None
     return executor
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import ClusterConnectionError
 from ..runtime.ray_connect import ensure_ray, say
@@ -153,9 +154,42 @@ def _reason(said: str) -> str:
     return line.partition(" Some common causes include")[0] or "its process ended"
 
 
+# --- versions ---------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """What this process runs that a driver and its handles have to agree in."""
+    from .. import __version__
+
+    return {"graphorch_ray": __version__, "Python": platform.python_version()}
+
+
+def check_versions(name: str, actor_id: str) -> bool:
+    """Make sure that the driver of a run understands this process, and the reverse.
+
+    Returns:
+        Whether that is known: a driver says what it is when it starts.
+
+    Raises:
+        ClusterConnectionError: it is of another version; names both.
+    """
+    theirs, ours = Notes(actor_id).get("versions"), versions()
+    if theirs not in (None, ours):
+        said, here = (
+            " on ".join(f"{what} {version}" for what, version in found.items())
+            for found in (theirs, ours)
+        )
+        raise ClusterConnectionError(
+            f"run '{name}'",
+            f"its driver runs {said}, and this process {here}; use the driver's versions here, or "
+            "install this process's on the cluster and submit the run again",
+        )
+    return theirs is not None
+
+
 # --- notes ------------------------------------------------------------------------------------
 
-Note = Literal["about", "wanted", "ending"]
+Note = Literal["about", "wanted", "ending", "versions"]
 
 
 class Notes:
@@ -185,7 +219,7 @@ class Notes:
         """Forget some notes; all of them where none is named."""
         from ray.experimental.internal_kv import _internal_kv_del
 
-        for note in notes or ("wanted", "ending", "about"):
+        for note in notes or get_args(Note):
             _internal_kv_del(self._key(note), namespace=_NOTES)
 
     def _key(self, note: str) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import RunNotFoundError
-from .cluster import NAMESPACE, About, Notes, connect_to_look, facts_of, noted_actors
+from ..errors import ClusterConnectionError, RunNotFoundError
+from .cluster import NAMESPACE, About, Notes, connect_to_look, facts_of, noted_actors, versions
 from .handle import RunHandle
 from .status import RunStatus
 
@@ -68,6 +68,8 @@ def _status(handle: RunHandle) -> RunStatus | None:
         return handle.status()
     except RunNotFoundError:  # it has left meanwhile
         return None
+    except ClusterConnectionError as error:  # its driver is of another version
+        return handle._unread(str(error))
 
 
 def _hosted(name: str) -> RunHandle | None:
@@ -101,6 +103,8 @@ def _handles() -> list[RunHandle]:
 def _lost(actor_id: str) -> RunHandle | None:
     """A run whose driver is gone; what is noted of it is forgotten when its time is over."""
     notes, facts = Notes(actor_id), facts_of(actor_id)
+    if notes.get("versions") not in (None, versions()):
+        return None  # what is noted of it is for its own version to read
     about: About | None = notes.get("about")
     if about is None or facts.state != "dead":
         return None

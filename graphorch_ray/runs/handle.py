@@ -15,10 +15,10 @@ from ..errors import RunCancelledError, RunLostError, RunNotFoundError
 from ..state import State
 from ..telemetry import Event
 from .assignment import read_newest
-from .cluster import About, ActorFacts, Notes, facts_of
+from .cluster import About, ActorFacts, Notes, check_versions, facts_of
 from .ending import Ending
 from .event_log import START, Cursor
-from .status import RunStatus
+from .status import RunState, RunStatus
 
 T = TypeVar("T")
 
@@ -67,6 +67,8 @@ class RunHandle:
         self._actor = actor
         self._actor_id = actor_id
         self._known = about
+        self._agrees = False
+        """The driver is known to be of this process's version."""
         self._last: RunStatus | None = None
         """What was said of it once it was over."""
 
@@ -208,6 +210,7 @@ class RunHandle:
             DriverGone: it has no successor.
             TimeoutError: the deadline, a moment of `time.monotonic()`, has passed.
             GivenUp: the event was set.
+            ClusterConnectionError: the driver is of another version than this process.
         """
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
@@ -223,19 +226,25 @@ class RunHandle:
                 raise DriverGone(facts_of(self._actor_id))
             try:
                 if call is None:
+                    self._check_versions()
                     call = getattr(self._actor, method).remote(*arguments)
                 return ray.get(call, timeout=min(left, ASK_SECONDS))
             except GetTimeoutError:
                 continue
             except RayActorError:
-                call = None
+                call, self._agrees = None, False
                 facts = facts_of(self._actor_id)
                 if facts.state == "dead":
                     raise DriverGone(facts) from None
                 time.sleep(min(left, RETRY_SECONDS))
 
+    def _check_versions(self) -> None:
+        """Ask nothing of a driver that would not understand it."""
+        self._agrees = self._agrees or check_versions(self.name, self._actor_id)
+
     def _want(self, method: str, wanted: str | None) -> None:
         """Ask the driver for something, and note it for one that is still to start."""
+        self._check_versions()
         notes = Notes(self._actor_id)
         if wanted is None:
             notes.remove("wanted")
@@ -283,6 +292,7 @@ class RunHandle:
 
     def _about(self) -> About | None:
         """What the run is, as far as it is known here or noted in the cluster."""
+        self._check_versions()
         noted: About | None = Notes(self._actor_id).get("about")
         self._known = noted or self._known
         return self._known
@@ -311,6 +321,19 @@ class RunHandle:
             error = str(self._lost(facts))
             return replace(known, state="lost", ended=facts.ended, error=error)
         raise RunNotFoundError(self.name, self._expired())
+
+    def _unread(self, error: str) -> RunStatus:
+        """What Ray knows of a run whose driver cannot be asked, and why it cannot."""
+        facts = facts_of(self._actor_id)
+        state: RunState = "pending" if facts.state == "pending" else "running"
+        return RunStatus(
+            name=self.name,
+            state=state,
+            restarts=facts.restarts,
+            where=facts.where,
+            host=facts.host,
+            error=error,
+        )
 
     def _error_after(self, facts: ActorFacts) -> Exception:
         return (

@@ -21,7 +21,7 @@ from ..run import Run
 from ..runtime import make_pool
 from ..runtime.modules import import_path, ship_unreachable_modules
 from ..runtime.payload import Payload
-from ..runtime.resources import check_possible, machines, machines_to_come, ray_options
+from ..runtime.resources import check_possible, machines, machines_to_come, ray_options, request_of
 from .actor import hosted_run
 from .assignment import Assignment, pack_policy, pack_run
 from .cluster import (
@@ -123,6 +123,7 @@ def _host(
     assignment = Assignment(
         about=about,
         backend=executor.backend,
+        pool=executor.pool,
         max_supersteps=max_supersteps,
         superstep_timeout=superstep_timeout,
         import_path=import_path(),
@@ -267,7 +268,9 @@ def _checked(options: Mapping[str, Any]) -> NodeOptions:
 def _check_possible(name: str, options: NodeOptions) -> None:
     """Refuse a driver that no machine could take: Ray would let it wait without a word."""
     driver = _Driver(f"(the driver of run '{name}')", options)
-    if check_possible([driver], machines(), 0, machines_to_come()):
+    present = machines()
+    to_come = machines_to_come(present, [request_of(options, 0)])
+    if check_possible([driver], present, 0, to_come):
         warnings.warn(
             f"No machine of the cluster can take the driver of run '{name}' yet. The run is "
             "pending until the autoscaler adds one.",

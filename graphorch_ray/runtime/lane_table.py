@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..model.nodes import Node
-from .lanes import DriverLane, Lane
+from .lanes import DriverLane, Lane, Pending
 from .resources import ray_options, request_of
 from .task_lane import TaskLane
 from .worker_lane import WorkerLane
@@ -36,6 +36,11 @@ class LaneTable:
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is queued."""
+        return any(lane.queue for lane in self._lanes.values())
 
     @property
     def workers(self) -> list[Worker]:
@@ -105,6 +110,18 @@ class LaneTable:
         lane = self._by_options[default, id(node.options)] = self._lanes[key]
         return lane
 
+    def share_anew(self) -> None:
+        """The cluster has changed: what waits asks for the share that nodes have in it now."""
+        self._by_node.clear()
+        waiting: list[Pending] = []
+        for lane in self:
+            if isinstance(lane, TaskLane):
+                waiting.extend(lane.queue)
+                lane.queue.clear()
+        for pending in sorted(waiting, key=lambda pending: pending.order):
+            pending.lane = self.tasks_of(pending.node)
+            pending.lane.queue.append(pending)
+
     def _model(self, node: Node) -> Lane:
         key = ("model", node.node_id)
         if key not in self._lanes:
@@ -146,7 +163,7 @@ class LaneTable:
         """
         waiting = [lane for lane in self if lane.queue]
         ready = [lane for lane in waiting if lane.ready()]
-        if not ready and any(lane.starved() for lane in waiting):
+        if (not ready or self._pool.capacity.grows) and any(lane.starved() for lane in waiting):
             unused = [lane for lane in self if not lane.queue]
             if any([lane.release_idle() for lane in unused]):  # noqa: C419 - all of them
                 ready = [lane for lane in waiting if lane.ready()]

@@ -21,7 +21,7 @@ from ..model.nodes import Node
 from ..state import State
 from . import capacity
 from .batches import Timings
-from .capacity import Capacity
+from .capacity import Capacity, ClusterWatch
 from .driver import DriverSide, Inputs
 from .facts import facts_of
 from .failures import capture, unpack
@@ -75,6 +75,7 @@ class RayPool:
         self._bringing: set[asyncio.Task[None]] = set()
         self._states = States(self._make, self.facts)
         self.stretches = Stretches(self)
+        self._watch = ClusterWatch(self._looked)
 
     async def start(self, context: RunContext) -> None:
         """Connect, look at the cluster, and refuse what could never run."""
@@ -88,6 +89,7 @@ class RayPool:
         self._blocking, held = held_by_this_process()
         self.capacity = Capacity(context, held)
         self._states.alone = self.capacity.alone
+        self._watch.begin(self.capacity)
         self._states.blocking = self._blocking
         ship_unreachable_modules()
         self._shelf.graph = context.graph
@@ -103,6 +105,7 @@ class RayPool:
         self.stretches.begin_superstep(ahead)
         self._driver.begin_superstep(deadline)
         self._stopping = False
+        self._watch.look_soon()
 
     # --- launching ----------------------------------------------------------------------------
 
@@ -202,9 +205,18 @@ class RayPool:
                 lane.flush()
             except Exception as error:
                 self._unsent(lane, capture(error))
+        if self._lanes.waiting:
+            self._watch.look_soon()
         if self._outbox:
             events, self._outbox = self._outbox, []
             self.context.deliver(events)
+
+    def _looked(self, news: bool) -> None:
+        """Go on with the machines that there are now."""
+        if news:
+            self._states.alone = self.capacity.alone
+            self._lanes.share_anew()
+        self.pump()
 
     def carry(self, batch: Iterable[Pending]) -> None:
         """These are out from now on."""
@@ -471,6 +483,7 @@ class RayPool:
     async def close(self) -> None:
         """Stop, and end every worker. Nothing that the run held is held any longer."""
         await self.stop()
+        self._watch.close()
         self._lanes.close()
         self._states.clear()
         self._shelf.clear()

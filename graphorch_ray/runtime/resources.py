@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,10 @@ BYTES_PER_PROCESS = 256 * 2**20
 """Memory that a worker process is reckoned with where nodes are to share cores."""
 
 
+NODE_GROUP_LABEL = "ray.io/node-group"
+"""The label by which Ray says to which of an autoscaler's groups a machine belongs."""
+
+
 class Machine:
     """One machine of the cluster: its total resources and its labels."""
 
@@ -27,6 +32,18 @@ class Machine:
     def __init__(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> None:
         self.resources = dict(resources)
         self.labels = dict(labels)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Machine):
+            return NotImplemented
+        return self.resources == other.resources and self.labels == other.labels
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def another(self) -> Machine:
+        """One like it, without what only this one has."""
+        own = {name for name in self.resources if name.startswith("node:")}
+        return Machine({k: v for k, v in self.resources.items() if k not in own}, {})
 
 
 def machines(held_cpus: float = 0.0) -> list[Machine]:
@@ -48,16 +65,36 @@ def machines(held_cpus: float = 0.0) -> list[Machine]:
     return found
 
 
-def machines_to_come() -> list[Machine]:
-    """The machines that the cluster's autoscaler says it could add; none where there is none."""
+def machines_to_come(
+    present: Sequence[Machine], requests: Iterable[Mapping[str, float]] = ()
+) -> list[Machine]:
+    """The machines that an autoscaler could add to the cluster; none where there is none.
+
+    Some platforms report the limits of their groups of machines. Ray's own autoscaler and KubeRay
+    do not; all that can be seen is that machines belong to groups. Then as much again as there is
+    counts as to come, and a machine for each request that none could meet: what waits for them
+    is sent to Ray, which is how an autoscaler learns of it.
+
+    Args:
+        present: the machines that are there.
+        requests: what nodes ask for.
+    """
     from ray._private import state
 
     config = state.state.get_cluster_config()
+    groups = Counter(machine.labels.get(NODE_GROUP_LABEL) for machine in present)
+    if config is None:
+        if set(groups) <= {None}:
+            return []
+        shapes = {tuple(sorted(request.items())): request for request in requests}
+        wanted = [Machine(request, {}) for request in shapes.values()]
+        missing = [w for w in wanted if not any(_fits(w.resources, {}, m) for m in present)]
+        return [*missing, *(machine.another() for machine in present)]
     found: list[Machine] = []
-    for group in config.node_group_configs if config is not None else ():
-        count = group.max_count if group.max_count >= 0 else MANY_MACHINES
+    for group in config.node_group_configs:
+        count = group.max_count - groups[group.name] if group.max_count >= 0 else MANY_MACHINES
         machine = Machine({name: float(n) for name, n in group.resources.items()}, {})
-        found.extend([machine] * min(count, MANY_MACHINES))
+        found.extend([machine] * max(0, min(count, MANY_MACHINES)))
     return found
 
 
@@ -222,15 +259,38 @@ class Ledger:
     would hold a slot while it waits.
     """
 
-    def __init__(self, cluster: Iterable[Machine]) -> None:
+    def __init__(self, cluster: Iterable[Machine] = (), to_come: Iterable[Machine] = ()) -> None:
         self._free: dict[str, float] = {}
-        for machine in cluster:
-            for name, amount in machine.resources.items():
-                self._free[name] = self._free.get(name, 0.0) + amount
+        self._total: dict[str, float] = {}
+        self._to_come: dict[str, float] = {}
+        self.resize(cluster, to_come)
+
+    def resize(self, cluster: Iterable[Machine], to_come: Iterable[Machine] = ()) -> None:
+        """Reckon with these machines from now on; what is taken stays taken.
+
+        Args:
+            cluster: the machines that are there.
+            to_come: those that an autoscaler adds where work waits for them.
+        """
+        self._to_come = _sum(to_come)
+        total = _sum(cluster)
+        for name, amount in self._to_come.items():
+            total[name] = total.get(name, 0.0) + amount
+        for name in total.keys() | self._total.keys():
+            grown = total.get(name, 0.0) - self._total.get(name, 0.0)
+            self._free[name] = self._free.get(name, 0.0) + grown
+        self._total = total
 
     def fits(self, request: Mapping[str, float]) -> bool:
         """Whether the request could be met now."""
         return all(self._free.get(name, 0.0) + 1e-6 >= amount for name, amount in request.items())
+
+    def fits_now(self, request: Mapping[str, float]) -> bool:
+        """Whether the request could be met without a machine that is still to come."""
+        return all(
+            self._free.get(name, 0.0) - self._to_come.get(name, 0.0) + 1e-6 >= amount
+            for name, amount in request.items()
+        )
 
     def take(self, request: Mapping[str, float]) -> None:
         """Note that the request is being met."""
@@ -241,3 +301,12 @@ class Ledger:
         """Note that it is over."""
         for name, amount in request.items():
             self._free[name] = self._free.get(name, 0.0) + amount
+
+
+def _sum(cluster: Iterable[Machine]) -> dict[str, float]:
+    """The resources of some machines together."""
+    total: dict[str, float] = {}
+    for machine in cluster:
+        for name, amount in machine.resources.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -61,7 +61,7 @@ class TaskLane(Lane):
 
     def starved(self) -> bool:
         """Whether what it waits for is a resource that is taken."""
-        return not self.pool.capacity.ledger.fits(self.request)
+        return not self.pool.capacity.ledger.fits_now(self.request)
 
     def take(self) -> list[Pending]:
         """What starts next, out of the queue: one attempt, or a batch of short ones."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from ..errors import SerializationError
-from ..model.attempt import Failure, Role
+from ..model.attempt import NOT_LOADED, Failure, Role
 from ..model.trail import TraceContext, Trail
 from .attempt import Code, Result, Work
 from .context import ExecutionInfo
@@ -265,7 +265,7 @@ class CodeCache:
         """The code under a key, fetched from the object store the first time.
 
         Raises:
-            SerializationError: it cannot be loaded here; says what is missing.
+            SerializationError: it cannot be loaded here; says why, and what to do.
         """
         known = self._loaded.get(key)
         if known is not None:
@@ -281,13 +281,10 @@ class CodeCache:
         sys.path.extend(path for path in shipped.import_path if path not in present)
         try:
             loaded = load_code(shipped.pickled, shipped.refs)
-        except ModuleNotFoundError as error:
-            raise SerializationError(
-                shipped.what,
-                f"it needs the module {error.name!r}, which is not on this worker. Install it "
-                "there, or ship it with ray.init(runtime_env={'working_dir': '.'}) or "
-                "runtime_env={'py_modules': [...]} on the node",
-            ) from error
+        except (OSError, MemoryError):
+            raise  # this worker's trouble at this moment, not the code's
+        except Exception as error:
+            raise SerializationError(shipped.what, _why_not_loaded(error)) from error
         code = cast(Code, loaded)
         self._loaded[key] = (code, len(shipped.pickled))
         self._bytes += len(shipped.pickled)
@@ -297,6 +294,23 @@ class CodeCache:
             _, (_, size) = self._loaded.popitem(last=False)
             self._bytes -= size
         return code
+
+
+def _why_not_loaded(error: Exception) -> str:
+    """Why code that was sent does not load here, and what to do about it."""
+    ship = (
+        "ship it with ray.init(runtime_env={'working_dir': '.'}) or "
+        "runtime_env={'py_modules': [...]} on the node"
+    )
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"it needs the module {error.name!r}, which is not on this worker. Install it "
+            f"there, or {ship}"
+        )
+    return (
+        f"it does not load on this worker: {type(error).__name__}: {error}. A module or package "
+        f"there is of another version than in the driver. Install the same one there, or {ship}"
+    )
 
 
 def work_of(
@@ -331,4 +345,5 @@ def work_of(
 
 def not_loaded(error: BaseException, now: float) -> Result:
     """The result of an attempt whose code or state could not be loaded."""
-    return Result(None, {}, capture(error), now, now)
+    reason = NOT_LOADED if isinstance(error, SerializationError) else "error"
+    return Result(None, {}, capture(error, reason), now, now)

@@ -56,7 +56,7 @@ class WorkerLane(Lane):
 
     def starved(self) -> bool:
         """Whether it has no worker, for want of resources that are taken."""
-        return not self.workers and not self.pool.capacity.ledger.fits(self._request)
+        return not self.workers and not self.pool.capacity.ledger.fits_now(self._request)
 
     def _may_grow(self) -> bool:
         usable = sum(1 for w in self.workers if not (w.blocked and self._replace_blocked))

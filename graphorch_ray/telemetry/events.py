@@ -281,7 +281,7 @@ class AttemptFailed(AttemptEvent):
         max_retries, retry_delay: as in `AttemptStarted`.
         error: the text of what was raised.
         error_type: its class, with its module unless that is Python's own.
-        reason: ``"error"``, ``"timeout"``, or the kind of infrastructure failure.
+        reason: ``"error"``, ``"timeout"``, ``"not_loaded"``, or the kind of infrastructure failure.
         infrastructure: it was not the node's fault.
         traceback: formatted where it was raised; may be empty.
         facts: where and when it ran, as far as it is known.

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from opentelemetry import environment_variables as of_the_api
+from opentelemetry.sdk import environment_variables as of_the_sdk
 
 from graphorch_ray.cli.app import COMMANDS
 from graphorch_ray.cli.app import cli as group
 from graphorch_ray.cli.session import ExitCode, Session
+from tests.documented import (
+    BLOCK,
+    FORMS,
+    HERE,
+    NOT_RUN,
+    ON_A_CLUSTER,
+    PAGES,
+    ROOT,
+    commands,
+    consoles,
+    exports,
+    shape,
+)
 
 from .conftest import Cli
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "command-line.md").read_text("utf-8")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-
-
-def shape(text: str) -> str:
-    """A pattern for what is printed: numbers stand for numbers, … for anything."""
-    pattern = re.escape(text.strip())
-    pattern = re.sub(r"(?<![\w/])\d[\d:.\\-]*\b", r"[\\d:.-]+", pattern)
-    return re.sub(r"\s+|(\\ )+|(\\\n)+", r"\\s+", pattern).replace("…", r"(.|\n)*")
-
-
-def steps() -> list[tuple[str, str]]:
-    """Each command of the page, and what it is said to print."""
-    found = []
-    for kind, block in BLOCK.findall(PAGE):
-        if kind == "console":
-            for step in re.split(r"^\$ ", block, flags=re.M)[1:]:
-                command, _, printed = step.partition("\n")
-                found.append((command, printed))
-    return found
+COMMAND_LINE = ROOT / "docs" / "command-line.md"
+PAGE = COMMAND_LINE.read_text("utf-8")
 
 
 def test_every_command_prints_what_the_page_says(cli: Cli, folder: Path) -> None:
     programs = [code for kind, code in BLOCK.findall(PAGE) if kind == "python"]
     (folder / "flow.py").write_text(programs[0], encoding="utf-8")
     ours = 0
-    for command, said in steps():
+    for command, said in (step for block in consoles(COMMAND_LINE) for step in block):
         words = shlex.split(command)
         if words[0] == "cat":
             printed = (folder / words[1]).read_text()
@@ -66,31 +66,61 @@ def test_a_shape_tells_right_from_wrong() -> None:
     assert not re.fullmatch(shape("took 0.3 s"), "took a while")
 
 
-PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+def test_the_commands_of_the_readme_run(cli: Cli, folder: Path) -> None:
+    (folder / "state.json").write_text('["Ada"]')
+    for line in [line for line in commands(ROOT / "README.md") if line in HERE]:
+        done = cli(*shlex.split(line)[1:])
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["messages"] == ["Hello, Ada"]
+    assert (folder / "run.html").exists()
 
 
-def command_lines(page: Path) -> list[str]:
-    """The command lines in a page's shell blocks and in its text."""
-    text = page.read_text("utf-8")
-    shell = "\n".join(block for kind, block in BLOCK.findall(text) if kind == "sh")
-    lines = shell.replace("\\\n", " ").splitlines() + re.findall(r"`([^`\n]+)`", text)
-    return [line for line in lines if line.startswith("graphorch-ray ")]
+def test_every_command_in_the_documents_is_run_or_it_is_said_why_not() -> None:
+    found = {line for page in PAGES for line in commands(page)}
+    known = HERE | ON_A_CLUSTER | FORMS | set(NOT_RUN)
+    assert (sorted(found - known), sorted(known - found)) == ([], [])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_line_in_the_documents_is_legal(page: Path, folder: Path) -> None:
-    for line in command_lines(page):
-        if "…" in line or "[" in line:
-            continue  # a form, not a command
-        _, name, *arguments = shlex.split(line, comments=True)
-        command = group.get_command(click.Context(group), name)
-        assert command is not None, line
-        if arguments:
-            command.make_context(name, arguments, obj=Session())
+@pytest.mark.parametrize("line", sorted(HERE | ON_A_CLUSTER))
+def test_every_command_line_in_the_documents_is_legal(line: str, folder: Path) -> None:
+    _, name, *arguments = shlex.split(line)
+    command = group.get_command(click.Context(group), name)
+    assert command is not None, line
+    if arguments:
+        command.make_context(name, arguments, obj=Session())
 
 
-def test_command_lines_are_found_in_the_documents() -> None:
-    assert sum(len(command_lines(page)) for page in PAGES) > 5
+@pytest.mark.parametrize("line", sorted(NOT_RUN))
+def test_what_is_not_run_has_the_right_form(line: str) -> None:
+    program, *arguments = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    if program == "make":
+        done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    elif program == "pip":
+        for extra in re.findall(r"\[(\w+)\]", line):
+            assert extra in extras["optional-dependencies"]
+        assert arguments[1].startswith((".", extras["name"]))
+    elif program == "python" and arguments[0] == "-m":
+        path = ROOT / arguments[1].replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+    elif program == "ray":
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("ray")), arguments[0], "--help"],
+            capture_output=True,
+            text=True,
+        )
+        assert all(option in done.stdout for option in arguments if option.startswith("--"))
+        assert done.returncode == 0
+    else:
+        assert program in ("docker", "kubectl", "ssh") or arguments == ["my_graph.py"]
+
+
+def test_every_variable_that_is_to_be_set_is_one_of_opentelemetrys() -> None:
+    names = {name for page in PAGES for name in exports(page)}
+    assert len(names) > 4
+    known = {*vars(of_the_api), *vars(of_the_sdk)}
+    assert [name for name in sorted(names) if name not in known] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,77 @@ def test_a_changed_value_is_told_by_its_place(cli: Cli) -> None:
     done = cli("checkpoints", "two", "--diff", "000001:newest", "000002:newest", "--json")
     changes = {change["what"]: (change["before"], change["after"]) for change in done.data}
     assert changes["final.messages.length"] == (1, 3)
+
+
+VALUES = """
+import datetime
+import numpy as np
+from graphorch_ray import GraphBuilder, ProcessingNode, State, node_action
+
+
+class Own:
+    __reduce_ex__ = lambda self, protocol: (Own, ())
+    def __init__(self):
+        print("LOADED")
+
+
+@node_action
+def work(state):
+    (other,) = state.messages
+    small, large, order = np.arange(6.0).reshape(2, 3), np.zeros(50_000), np.ones((4, 5), order="F")
+    if other:
+        small[1, 2], large[[17, 400]], order[3, 1] = -1, 1.5, 7
+    values = {
+        "number": 12 + other, "text": "a" + "b" * other, "same": [1, 2.5, float("nan"), "x"],
+        "many": [*range(500), other], "when": datetime.date(2026, 1, 1 + other), "small": small,
+        "large": large, "order": order, "pickled": {"x": Own if other else Own()},
+        "kept": np.full(50_000, 3.0), **({"new": None} if other else {"old": (1, 2)}),
+    }
+    return State([values])
+
+
+builder = GraphBuilder("values")
+builder.add_node(ProcessingNode("work", work))
+builder.add_concrete_edge("start", "work")
+builder.add_concrete_edge("work", "end")
+graph = builder.build_graph()
+"""
+
+
+def test_values_are_compared_and_nothing_of_them_is_loaded(cli: Cli, folder: Path) -> None:
+    (folder / "values.py").write_text(VALUES)
+    for other in "01":
+        cli("run", "values.py:graph", "--input", "-", "--checkpoint", "two", stdin=f"[{other}]")
+    done = cli("checkpoints", "two", "--diff", "000001:newest", "000002:newest", "--json")
+    assert done.code == 0, done.err
+    found = {change["what"]: (change["before"], change["after"]) for change in done.data}
+    del found["run_id"]
+    at = "final.messages[0]"
+    pickled = found.pop(f"{at}['pickled']['x']")
+    assert all(re.fullmatch("pickled, SHA-256 [0-9a-f]{16}…", told) for told in pickled)
+    assert len(set(pickled)) == 2
+    arrays = (
+        "numpy array of <f8 (2, 3)",
+        "numpy array of <f8 (50000)",
+        "numpy array of <f8 (4, 5)",
+    )
+    assert found == {
+        f"{at}['number']": ("12", "13"),
+        f"{at}['text']": ("'a'", "'ab'"),
+        f"{at}['many'][500]": ("0", "1"),
+        f"{at}['when']": ("date '2026-01-01'", "date '2026-01-02'"),
+        f"{at}['small']": (arrays[0], "changed in 1 of 6 items, the first at [1, 2]: 5.0 -> -1.0"),
+        f"{at}['large']": (
+            arrays[1],
+            "changed in 2 of 50,000 items, the first at [17]: 0.0 -> 1.5",
+        ),
+        f"{at}['order']": (arrays[2], "changed in 1 of 20 items, the first at [3, 1]: 1.0 -> 7.0"),
+        f"{at}['old']": ("tuple[2], 0 B", None),
+        f"{at}['new']": (None, "None"),
+    }
+    assert "LOADED" not in done.out + done.err
+    same = cli("checkpoints", "two", "--diff", "000001:newest", "000001:newest")
+    assert same.out == "no difference\n"
 
 
 def test_a_savepoint_is_kept_and_released(cli: Cli, kept: str) -> None:

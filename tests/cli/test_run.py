@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from graphorch_ray import GraphExecutor, State
 
 from .conftest import Cli
 
@@ -317,3 +320,22 @@ def test_a_signal_stops_the_run_cleanly(
     assert f"error: {text}" in err
     assert "graphorch-ray resume kept --graph waits.py:graph" in err
     assert (folder / "cleaned").exists()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_sync_nodes_run_in_reaches_the_run(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    pools = []
+    real = GraphExecutor.run
+
+    def run(self: GraphExecutor, *arguments: Any, **options: Any) -> State | None:
+        pools.append(self.pool)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(GraphExecutor, "run", run)
+    cli("run", "flow:graph", "--checkpoint", "kept", "--pool", "actors")
+    if resumed:
+        cli("resume", "kept", "--graph", "flow:graph", "--pool", "tasks")
+    assert pools == ["actors", "tasks"][: 1 + resumed]
+    assert cli("run", "flow:graph", "--pool", "swimming").code == 2

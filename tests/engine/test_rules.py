@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphorch_ray import RetryPolicy, WorkerLostError
@@ -109,6 +111,21 @@ def test_E5_a_nodes_own_policy_comes_before_the_executors():
         ["a"], [("start", "a"), ("a", "end")], policies={"a": RetryPolicy(1, 0.0, 1.0)}
     )
     assert len(drive(graph, failing("a"), retry_policy=RetryPolicy(5, 0, 1)).inputs("a")) == 2
+
+
+def test_E5_code_that_its_worker_cannot_load_is_not_retried():
+    def behave(launch):
+        if launch.node_id == "a":
+            unknown = replace(failure("no module"), reason="not_loaded")
+            return AttemptFailed(launch.key, unknown)
+        return "done"
+
+    edges = [("start", "a"), ("a", "end")]
+    policy = RetryPolicy(max_retries=3, delay=9)
+    run = drive(graph_of(["a"], edges), behave, retry_policy=policy)
+    assert (run.failed is not None, run.retries) == (True, [])
+    run = drive(graph_of(["a", "f"], edges, fallbacks={"a": "f"}), behave, retry_policy=policy)
+    assert (run.result, run.retries, len(run.fallbacks)) == ("done", [], 1)
 
 
 def test_E5_no_policy_means_no_retry():

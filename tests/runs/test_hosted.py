@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import graphorch_ray
 from graphorch_ray import (
     CheckpointError,
+    ClusterConnectionError,
     GraphExecutionError,
     GraphExecutor,
     ProcessingNode,
@@ -218,6 +220,27 @@ def test_a_driver_is_given_ids_and_not_the_graph_or_the_state(tmp_path, monkeypa
         run.submit()
     assert len(cloudpickle.dumps(given)) < 10_000
     assert run.run() == State([1e6]), "a run that was not handed over may be run here"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_driver_runs_nodes_in_what_the_executor_was_told(tmp_path, monkeypatch, stored):
+    from graphorch_ray.runs import submit
+    from graphorch_ray.runs.assignment import executor_of
+
+    made = []
+
+    class Recorder:
+        def options(self, **options):
+            return self
+
+        def remote(self, *arguments):
+            made.append(executor_of(*arguments))
+            raise InterruptedError
+
+    monkeypatch.setattr(submit, "hosted_run", Recorder)
+    with pytest.raises(InterruptedError):
+        executor(tmp_path, stored=stored, pool="actors").submit()
+    assert [run.pool for run in made] == ["actors"]
 
 
 def test_a_driver_without_a_store_is_not_replaced_and_the_handle_says_what_is_lost(tmp_path):
@@ -500,3 +523,27 @@ def test_the_runs_span_is_a_child_of_the_span_it_was_submitted_in(tmp_path):
     handle.result(timeout=60)
     told = GraphExecutor.resume(str(tmp_path / "run"), backend="inline").to_checkpoint().trace
     assert told["traceparent"].split("-")[1] == f"{span.get_span_context().trace_id:032x}"
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def test_a_driver_of_another_version_is_told_in_one_line_that_names_both(tmp_path, monkeypatch):
+    handle = executor(tmp_path).submit(name="theirs")
+    handle.result(60)
+    found, version = get_run("theirs"), graphorch_ray.__version__
+    monkeypatch.setattr("graphorch_ray.__version__", "9.8.7")
+    began = time.monotonic()
+    for ask in (found.status, found.result, found.wait, found.pause, found.cancel):
+        with pytest.raises(ClusterConnectionError) as told:
+            ask()
+        assert "run 'theirs'" in str(told.value)
+        assert f"runs graphorch_ray {version} on Python 3." in str(told.value)
+        assert "this process graphorch_ray 9.8.7 on Python 3." in str(told.value)
+    with pytest.raises(ClusterConnectionError, match=r"9\.8\.7"):
+        next(iter(found.events()))
+    (listed,) = list_runs()
+    assert (listed.name, listed.state) == ("theirs", "running")
+    assert "9.8.7" in (listed.error or "")
+    assert time.monotonic() - began < 10
+    assert handle.status().state == "finished", "it knew the driver already"

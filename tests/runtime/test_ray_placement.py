@@ -280,7 +280,7 @@ def test_E4_what_an_autoscaler_could_add_is_waited_for_and_not_refused(monkeypat
     group.resources["CPU"] = 8
     group.resources["GPU"] = 1
     monkeypatch.setattr(state.state, "get_cluster_config", lambda: config)
-    to_come = machines_to_come()
+    to_come = machines_to_come([])
     assert [machine.resources for machine in to_come] == [{"CPU": 8.0, "GPU": 1.0}] * 2
     small = [Machine({"CPU": 2.0}, {})]
     one, two = (ProcessingNode(f"n{i}", echo, num_gpus=i) for i in (1, 2))
@@ -298,7 +298,9 @@ def test_E4_what_an_autoscaler_could_add_is_waited_for_and_not_refused(monkeypat
 @pytest.mark.parametrize("kind", ["task", "model"])
 def test_E4_the_wait_for_an_autoscaler_is_bounded(monkeypatch, kind):
     to_come = [Machine({"CPU": 8.0, "GPU": 1.0}, {})]
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.machines_to_come", lambda: to_come)
+    monkeypatch.setattr(
+        "graphorch_ray.runtime.capacity.machines_to_come", lambda present, requests: to_come
+    )
     monkeypatch.setattr("graphorch_ray.runtime.capacity.MACHINE_WAIT_SECONDS", 0.3)
     if kind == "task":
         node = ProcessingNode("n", echo, num_gpus=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
+import sys
 import threading
 import time
 
@@ -101,6 +103,47 @@ def test_code_that_cannot_be_pickled_is_named_before_anything_runs(ray_session, 
     with pytest.raises(SerializationError, match=r"node 'locked'.*<lambda>.*'lock'.*_thread.lock"):
         GraphExecutor(graph, State(), backend="ray").run()
     assert not (tmp_path / "ran").exists()
+
+
+NOT_LOADED = (
+    (
+        None,
+        r"node 'second' \(it needs the module '{name}', which is not on this worker\. Install it",
+    ),
+    ("", r"node 'second' \(it does not load on this worker: AttributeError: .* another version"),
+)
+
+
+@pytest.mark.parametrize(("left", "told"), NOT_LOADED, ids=["no module", "another version"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_code_that_a_worker_cannot_load_fails_at_once_and_says_what_to_do(
+    ray_session, tmp_path, monkeypatch, left, told, kind
+):
+    name = f"gone_{kind}_{left is None}"
+    module = tmp_path / f"{name}.py"
+    prefix = "async " if kind == "async" else ""
+    module.write_text(f"{prefix}def work(state):\n    return state\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    work = importlib.import_module(name).work
+    path = str(module)
+
+    @node_action
+    def first(state):
+        from pathlib import Path
+
+        Path(path).unlink() if left is None else Path(path).write_text(left)
+        return state
+
+    graph = chain(ProcessingNode("first", first), ProcessingNode("second", node_action(work)))
+    executor = GraphExecutor(
+        graph, State(), backend="ray", retry_policy=RetryPolicy(max_retries=5, delay=600)
+    )
+    with pytest.raises(GraphExecutionError, match=told.format(name=name)):
+        executor.run(superstep_timeout=30)
+    assert not module.exists() or not module.read_text(), "the first node has run"
+    second = executor.summary.nodes["second"]
+    assert (second.attempts, executor.summary.infrastructure_failures) == (1, 0)
 
 
 def test_a_node_that_changes_a_driver_variable_is_warned_of_at_build():

@@ -39,16 +39,19 @@ class Description:
 
 def outline(document: Document) -> Description:
     """Describe a document."""
-    return _Describer(document).describe(document.root, 0)
+    return Describer(document).describe(document.root, 0)
 
 
-class _Describer:
+class Describer:
+    """Describes the nodes of a document, each object where it comes first."""
+
     def __init__(self, document: Document) -> None:
         self.document = document
         self.seen: set[int] = set()
         self.pickle_told = False
 
     def describe(self, raw: Any, level: int) -> Description:
+        """Describe a node and all below it."""
         shown, own_pickle = self.show(raw)
         sizes = self.document.sizes
         nbytes = 0
@@ -88,14 +91,14 @@ class _Describer:
             return Outline("list", len(raw), numbered(raw)), False
         code, *args = raw
         if code == REFERENCE.code:
-            return self.show_shared(*args)
+            return self._show_shared(*args)
         if code == PICKLED.code:
-            return Outline("pickled", data=self.pickle_data()), True
+            return Outline("pickled", data=self._pickle_data()), True
         expect(code in KINDS, "it stands where no value can")
         kind: Kind = KINDS[code]
         return kind.outline(args), False
 
-    def show_shared(self, place: int) -> tuple[Outline, bool]:
+    def _show_shared(self, place: int) -> tuple[Outline, bool]:
         table = self.document.table
         expect(type(place) is int and 0 <= place < len(table), "it refers to nothing")
         if place in self.seen:
@@ -103,7 +106,7 @@ class _Describer:
         self.seen.add(place)
         return self.show(table[place])
 
-    def pickle_data(self) -> Iterable[Any]:
+    def _pickle_data(self) -> Iterable[Any]:
         """Return the buffers of the pickle, which count for the first value that is in it."""
         if self.pickle_told or self.document.pickled is None:
             return ()
