@@ -39,19 +39,26 @@ class Arrivals:
     Args:
         edges: those taken at the barrier before it.
         results: span ids of the attempts that succeeded there, by execution.
+        traced: the run's.
     """
 
-    __slots__ = ("_by_sink", "_edges", "_results")
+    __slots__ = ("_by_sink", "_edges", "_results", "_traced")
 
-    def __init__(self, edges: EdgesTaken, results: Mapping[int, int]) -> None:
+    def __init__(self, edges: EdgesTaken, results: Mapping[int, int], traced: Traced) -> None:
         self._edges = edges
         self._results = results
-        self._by_sink: Mapping[str, Sequence[int]] | None = None
+        self._traced = traced
+        self._by_sink: Mapping[str, Sequence[Link]] | None = None
 
-    def at(self, node_id: str) -> Sequence[int]:
-        """Span ids of those that fed this node, in launch order."""
+    def at(self, node_id: str) -> Sequence[Link]:
+        """Links to those that fed this node, in launch order."""
         if self._by_sink is None:
-            self._by_sink = self._edges.arrived(self._results)
+            context = self._traced.context
+            links = {
+                execution: Link(context(span_id), _INPUT)
+                for execution, span_id in self._results.items()
+            }
+            self._by_sink = self._edges.arrived(links)
         return self._by_sink.get(node_id, ())
 
 
@@ -147,10 +154,10 @@ class OpenExecution(Ended):
         """The attempts whose states it got: an aggregator those of all, others that of one."""
         if self.arrivals is None:
             return ()
-        fed, traced = self.arrivals.at(self.owner_id), self.traced
-        if not traced.nodes.of(self.owner_id).is_aggregator:
-            fed = fed[self.place : self.place + 1]
-        return [Link(traced.context(span_id), _INPUT) for span_id in fed]
+        fed = self.arrivals.at(self.owner_id)
+        if self.traced.nodes.of(self.owner_id).is_aggregator:
+            return fed
+        return fed[self.place : self.place + 1]
 
 
 class OpenAttempt(Ended):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from . import events as ev
 from .event import PREFIX
 from .nodes import NodeTable
+
+T = TypeVar("T")
 
 Transition = tuple[int, str, str, bool]
 """An execution's result went along an edge: (execution, source, sink, conditional)."""
@@ -83,9 +85,9 @@ class EdgesTaken:
                 facts[_ROUTER] = router
             yield ev.edge_event_name(router), self.time, facts
 
-    def arrived(self, results: Mapping[int, int]) -> dict[str, list[int]]:
+    def arrived(self, results: Mapping[int, T]) -> dict[str, list[T]]:
         """By sink, the `results` of the executions that led there, in launch order."""
-        found: dict[str, list[int]] = {}
+        found: dict[str, list[T]] = {}
         for execution, _, sink, _ in self._transitions:
             result = results.get(execution)
             if result is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from ..model.edges import ConditionalEdge
@@ -33,7 +34,7 @@ class NodeTable:
         self._policy = policy
         self._facts: dict[str, NodeFacts] = {}
         self._codes: dict[str, Mapping[str, Any]] = {}
-        self._places: dict[Any, Mapping[str, Any]] = {}
+        self._places: dict[FunctionType, Mapping[str, Any]] = {}
 
     def of(self, node_id: str) -> NodeFacts:
         """Its type and its rules."""
@@ -48,9 +49,18 @@ class NodeTable:
         """Where its code stands, by OpenTelemetry's names; nodes with the same code share it."""
         found = self._codes.get(node_id)
         if found is None:
-            place = _place(self._graph.nodes[node_id].callables())
-            found = self._codes[node_id] = self._places.setdefault(place, place.attributes())
+            found = self._codes[node_id] = self._place(self._graph.nodes[node_id].callables())
         return found
+
+    def _place(self, functions: Iterable[Any]) -> Mapping[str, Any]:
+        for function in functions:
+            known = isinstance(function, FunctionType) and self._places.get(function)
+            place = known or _place_of(function)
+            if place:
+                if isinstance(function, FunctionType):
+                    self._places[function] = place
+                return place
+        return {}
 
     def router(self, source: str, sink: str) -> str:
         """The name of the router that leads from one node to another."""
@@ -60,27 +70,14 @@ class NodeTable:
         return "?"
 
 
-class _Place(NamedTuple):
-    function: str
-    file: str
-    line: int
-
-    def attributes(self) -> Mapping[str, Any]:
-        if not self.file:
-            return {}
-        return {
-            "code.function.name": self.function,
-            "code.file.path": self.file,
-            "code.line.number": self.line,
-        }
-
-
-def _place(functions: Iterable[Any]) -> _Place:
-    """Where the first of these functions stands that has Python code."""
-    for function in functions:
-        inner = inspect.unwrap(function) if callable(function) else function
-        code = getattr(inner, "__code__", None)
-        if code is not None:
-            name = f"{inner.__module__}.{inner.__qualname__}"
-            return _Place(name, code.co_filename, code.co_firstlineno)
-    return _Place("", "", 0)
+def _place_of(function: Any) -> Mapping[str, Any]:
+    """Where a function stands; nothing for what has no Python code."""
+    inner = inspect.unwrap(function) if callable(function) else function
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        return {}
+    return {
+        "code.function.name": f"{inner.__module__}.{inner.__qualname__}",
+        "code.file.path": code.co_filename,
+        "code.line.number": code.co_firstlineno,
+    }

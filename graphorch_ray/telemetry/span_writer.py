@@ -6,8 +6,8 @@ exported, in the exporter's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan
@@ -54,7 +54,7 @@ class Unbuilt(Protocol):
         """Whether it is to be exported."""
 
     def built(self) -> ReadableSpan:
-        """The SDK's kind of it; the same one each time."""
+        """The SDK's kind of it."""
 
 
 class Built:
@@ -73,6 +73,35 @@ class Built:
 
 Sink = Callable[[Unbuilt], object]
 """Where ended spans go."""
+
+
+class Lot(Sequence[ReadableSpan]):
+    """Spans for one call of an exporter, each built when it is looked at, and not kept.
+
+    A span of the SDK's is a dozen objects. A list of 512 of them would live just long enough for
+    the garbage collector to walk all of it more than once, at the cost of building it again.
+    """
+
+    def __init__(self, spans: Sequence[Unbuilt]) -> None:
+        self._spans = spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        for span in self._spans:
+            yield span.built()
+
+    @overload
+    def __getitem__(self, index: int) -> ReadableSpan: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Lot: ...
+
+    def __getitem__(self, index: int | slice) -> ReadableSpan | Lot:
+        if isinstance(index, slice):
+            return Lot(self._spans[index])
+        return self._spans[index].built()
 
 
 class Traced:
@@ -142,7 +171,6 @@ class Ended:
     """
 
     __slots__ = (
-        "_built",
         "_context",
         "end",
         "error",
@@ -161,7 +189,6 @@ class Ended:
         self.error: str | None = None
         self.notes: list[Note] | None = None
         self._context: SpanContext | None = None
-        self._built: GraphSpan | None = None
 
     def note(self, event: Event | EdgesTaken) -> None:
         """Write an event, or many, onto the span."""
@@ -186,11 +213,6 @@ class Ended:
 
     def built(self) -> GraphSpan:
         """The SDK's kind of it."""
-        if self._built is None:
-            self._built = self._build()
-        return self._built
-
-    def _build(self) -> GraphSpan:
         traced, status = self.traced, _UNSET
         settings = traced.settings
         if self.error is not None:
@@ -298,21 +320,15 @@ class NodeSpan:
         traced: the run's; the span may belong to another trace.
     """
 
-    __slots__ = ("_built", "_record", "_traced")
+    __slots__ = ("_record", "_traced")
     sampled = True  # what is not sampled stays in the worker
 
     def __init__(self, record: SpanRecord, traced: Traced) -> None:
         self._record = record
         self._traced = traced
-        self._built: GraphSpan | None = None
 
     def built(self) -> GraphSpan:
         """The SDK's kind of it."""
-        if self._built is None:
-            self._built = self._build()
-        return self._built
-
-    def _build(self) -> GraphSpan:
         record, settings = self._record, self._traced.settings
         clean, parent = settings.clean, record.parent_id
         code, text = record.status

@@ -35,6 +35,31 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 
+class RootSpan(OpenSpan):
+    """A span with none of the library's above. With a `graph`, that is told as text, too."""
+
+    __slots__ = ("graph",)
+
+    def __init__(
+        self,
+        traced: Traced,
+        name: str,
+        span_id: int,
+        parent: SpanContext | None,
+        start: float,
+        attributes: dict[str, Any],
+        graph: Graph | None,
+    ) -> None:
+        super().__init__(traced, name, span_id, parent, start, attributes)
+        self.graph = graph
+
+    def attributes_of(self) -> Mapping[str, Any]:
+        """All that is known of it."""
+        found = super().attributes_of()
+        definition = graph_definition(self.graph) if self.graph is not None else None
+        return found if definition is None else {**found, f"{PREFIX}graph.definition": definition}
+
+
 class SpanMaker:
     """Listens to one run and makes its spans.
 
@@ -123,14 +148,17 @@ class SpanMaker:
             "host.name": event.host,
             "process.pid": os.getpid(),
         }
-        definition = graph_definition(self._graph)
-        if definition is not None:
-            attributes[f"{PREFIX}graph.definition"] = definition
-        self._run = self._root(f"run {event.graph}", event, "run", attributes)
+        self._run = self._root(f"run {event.graph}", event, "run", attributes, graph=self._graph)
         self._run.note(event)
 
     def _root(
-        self, name: str, event: Event, kind: str, attributes: dict[str, Any], start: float = inf
+        self,
+        name: str,
+        event: Event,
+        kind: str,
+        attributes: dict[str, Any],
+        start: float = inf,
+        graph: Graph | None = None,
     ) -> OpenSpan:
         """A span beneath the caller's current one, if the sampler wants it."""
         around = otel_context.get_current()
@@ -165,7 +193,7 @@ class SpanMaker:
         )
         attributes.update(sampled.attributes or {})
         began = min(start, event.time)
-        root = OpenSpan(traced, name, context.span_id, parent, began, attributes)
+        root = RootSpan(traced, name, context.span_id, parent, began, attributes, graph)
         root.links = links
         return root
 
@@ -237,7 +265,9 @@ class SpanMaker:
             superstep.attributes[f"{PREFIX}advanced_superstep"] = event.superstep
             superstep.last = event.time
         taken, self._taken = self._taken, None
-        self._arrivals = Arrivals(taken, self._results) if taken is not None else None
+        self._arrivals = None
+        if taken is not None and superstep is not None:
+            self._arrivals = Arrivals(taken, self._results, superstep.traced)
         self._close_superstep()
 
     def _back_to_checkpoint(self, event: ev.FallbackToCheckpoint) -> None:
