@@ -6,7 +6,7 @@ wait for the exporter's thread does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.trace import Link, SpanContext
@@ -249,7 +249,7 @@ class OpenAttempt(Ended):
         if facts.trail is not None:
             found.update(facts.trail.attributes)
 
-    def events_of(self) -> Sequence[Happened]:
+    def events_of(self) -> Iterable[Happened]:
         """When its code began and returned, what happened in between, and how it failed."""
         facts, failed = self.facts, self.failed
         found: list[Happened] = []

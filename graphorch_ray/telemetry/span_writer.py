@@ -221,7 +221,7 @@ class Ended:
         attributes, events = self.attributes_of(), self.events_of()
         if settings.redact is not None:
             attributes = settings.clean(attributes)
-            events = [(name, at, settings.clean(facts)) for name, at, facts in events]
+            events = ((name, at, settings.clean(facts)) for name, at, facts in events)
         return GraphSpan(
             self.name_of(),
             self.context(),
@@ -252,18 +252,19 @@ class Ended:
         """All that is known of it."""
         raise NotImplementedError
 
-    def events_of(self) -> Sequence[Happened]:
+    def events_of(self) -> Iterable[Happened]:
         """What happened on it."""
-        return [happened for note in self.notes or () for happened in self._parted(note)]
+        for note in self.notes or ():
+            if isinstance(note, EdgesTaken):
+                at = self.at(note.time)
+                for name, facts in note.notes():
+                    yield name, at, facts
+            else:
+                yield note.name, self.at(note.time), note.attributes()
 
     def links_of(self) -> Sequence[Link]:
         """What led to it."""
         return ()
-
-    def _parted(self, note: Note) -> Iterable[Happened]:
-        if isinstance(note, Event):
-            return ((note.name, self.at(note.time), note.attributes()),)
-        return ((name, self.at(time), facts) for name, time, facts in note.notes())
 
 
 class OpenSpan(Ended):
