@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -180,3 +182,33 @@ def test_with_tracing_off_workers_do_not_import_opentelemetry(ray_session):
     executor = GraphExecutor(chain(node), State([1]), backend="ray")
     (found,) = executor.run().messages
     assert [name for name in found if "sdk" in name] == []
+
+
+def test_a_worker_imports_the_sdk_when_code_asks_for_a_tracer_and_not_before():
+    script = """
+import sys
+from graphorch_ray.model.trail import TraceContext
+from graphorch_ray.runtime.gather import Gatherer
+
+with Gatherer(TraceContext(1, 2)):
+    pass
+assert "opentelemetry.trace" in sys.modules and "opentelemetry.sdk.trace" not in sys.modules
+
+from opentelemetry import trace
+
+early = trace.get_tracer("early")
+with Gatherer(TraceContext(1, 3)) as gatherer:
+    with early.start_as_current_span("first"):
+        pass
+    with trace.get_tracer_provider().get_tracer("late").start_as_current_span("second"):
+        pass
+print([(span.name, span.trace_id, span.parent_id) for span in gatherer.trail().spans])
+from opentelemetry.sdk.trace import TracerProvider
+
+assert isinstance(trace.get_tracer_provider(), TracerProvider)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], timeout=60, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == str([("first", 1, 3), ("second", 1, 3)])
