@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry import trace
@@ -22,7 +23,7 @@ from graphorch_ray import (
     node_action,
 )
 from tests.runtime.nodes import chain, echo, star
-from tests.telemetry.nodes import TRACER, async_node, sync_node
+from tests.telemetry.nodes import TRACER, async_node, fetches, fetches_async, sync_node
 
 
 class Model(AIActionBase):
@@ -182,6 +183,34 @@ def test_with_tracing_off_workers_do_not_import_opentelemetry(ray_session):
     executor = GraphExecutor(chain(node), State([1]), backend="ray")
     (found,) = executor.run().messages
     assert [name for name in found if "sdk" in name] == []
+
+
+class TellsTraceparent(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (self.headers.get("traceparent") or "").encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *about):
+        pass
+
+
+@pytest.mark.parametrize("action", [fetches, fetches_async])
+def test_the_spans_of_an_instrumented_library_come_home(spans, backend, action):
+    with ThreadingHTTPServer(("127.0.0.1", 0), TellsTraceparent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        executor = GraphExecutor(chain(ProcessingNode("a", action)), State([url]), backend=backend)
+        final = executor.run()
+        server.shutdown()
+    attempt = spans.one("attempt", node_id="a")
+    (request,) = [span for span in spans.all() if span.kind is SpanKind.CLIENT]
+    assert request.instrumentation_scope.name == "opentelemetry.instrumentation.httpx"
+    assert request.parent.span_id == attempt.context.span_id
+    ids = f"{request.context.trace_id:032x}-{request.context.span_id:016x}"
+    assert final.messages == [f"00-{ids}-01"]  # the server is told of it, too
 
 
 def test_a_worker_imports_the_sdk_when_code_asks_for_a_tracer_and_not_before():
