@@ -3,10 +3,13 @@
 In a worker with no OpenTelemetry SDK of its own, a tracer provider is put in place whose spans
 go to the attempt in whose context they began. Where the program has set up an SDK in the
 worker, or the node runs in the driver, that SDK takes them, and nothing is gathered here.
+
+Importing the SDK takes as long as many a node, so it waits until code asks for a tracer.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -14,17 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, TraceState
 
-from ..model.trail import SpanRecord, TraceContext
+from ..model.trail import TraceContext
 from .gather import gathering
 
 if TYPE_CHECKING:
-    from .gather import Gatherer
+    from opentelemetry.sdk.trace import TracerProvider
 
-SPANS_PER_ATTEMPT = 10_000
-"""Spans that one attempt brings home, at most; the first ones to end. The rest is counted."""
+    from .gather import Gatherer
 
 _active: set[Gatherer] = set()
 
@@ -129,50 +130,7 @@ class AttemptSpan(Span):
         """Ignored: the attempt ends when its code does."""
 
 
-class Gathering(SpanProcessor):
-    """Gives each span that ends to the attempt in whose context it began."""
-
-    def __init__(self) -> None:
-        self._began: dict[int, Gatherer] = {}
-
-    def on_start(self, span: Any, parent_context: Any = None) -> None:
-        """Remember whose it is."""
-        found = _whose()
-        if found is not None:
-            self._began[span.context.span_id] = found
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Gather it, unless its attempt has been answered already."""
-        if span.context is None:
-            return
-        found = self._began.pop(span.context.span_id, None) or _whose()
-        if found is None or found not in _active:
-            return
-        if len(found.spans) < SPANS_PER_ATTEMPT:
-            found.spans.append(record_of(span))
-        else:
-            dropped = found.attributes.get("graphorch.spans_dropped", 0)
-            found.attributes["graphorch.spans_dropped"] = dropped + 1
-
-
-class GatheringProvider(TracerProvider):
-    """The tracer provider of a worker that has none of its own."""
-
-    def __init__(self) -> None:
-        super().__init__(shutdown_on_exit=False)
-        self.add_span_processor(Gathering())
-
-    def put(self, span: Any) -> None:
-        """Gather a span of a run inside of this attempt."""
-        self._active_span_processor.on_end(span.built())
-
-    @property
-    def wants_spans(self) -> bool:
-        """Whether this code is a traced attempt's: a run inside of it is part of the trace."""
-        return _whose() is not None
-
-
-def _whose() -> Gatherer | None:
+def whose() -> Gatherer | None:
     """The attempt that this code belongs to.
 
     A thread that was started without a copy of the context knows none; where only one attempt
@@ -184,6 +142,11 @@ def _whose() -> Gatherer | None:
     return found
 
 
+def is_open(gatherer: Gatherer) -> bool:
+    """Whether its attempt is still to be answered."""
+    return gatherer in _active
+
+
 def _provide() -> None:
     """Take the place of the provider that is missing, until the program sets one up.
 
@@ -191,28 +154,35 @@ def _provide() -> None:
     may come later: in a model's `build_model`, or at the first call of a node.
     """
     provider = trace.get_tracer_provider()
-    if type(provider) is not GatheringProvider and not isinstance(provider, TracerProvider):
-        trace._TRACER_PROVIDER = GatheringProvider()
+    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    if sdk is not None:
+        if not isinstance(provider, sdk.TracerProvider):
+            sdk_provider()
+    elif type(provider) is not LateProvider:
+        trace._TRACER_PROVIDER = LateProvider()
 
 
-def record_of(span: ReadableSpan) -> SpanRecord:
-    """A span in the form in which it travels."""
-    context, scope = span.context, span.instrumentation_scope
-    assert context is not None
-    return SpanRecord(
-        span.name,
-        context.trace_id,
-        context.span_id,
-        span.parent.span_id if span.parent is not None else None,
-        span.kind.value,
-        span.start_time or 0,
-        span.end_time or 0,
-        dict(span.attributes or {}),
-        tuple((e.name, e.timestamp, dict(e.attributes or {})) for e in span.events),
-        tuple(
-            (link.context.trace_id, link.context.span_id, dict(link.attributes or {}))
-            for link in span.links
-        ),
-        (span.status.status_code.value, span.status.description),
-        (scope.name, scope.version) if scope is not None else ("", None),
-    )
+def sdk_provider() -> TracerProvider:
+    """Put the SDK's kind of provider in place, that gathers."""
+    from .worker_spans import GatheringProvider
+
+    provider = trace._TRACER_PROVIDER = GatheringProvider()
+    return provider
+
+
+class LateProvider(trace.TracerProvider):
+    """The tracer provider of a worker that has none of its own, until somebody uses it."""
+
+    def get_tracer(self, *args: Any, **options: Any) -> trace.Tracer:
+        """A tracer of the SDK."""
+        return self.in_place().get_tracer(*args, **options)
+
+    def in_place(self) -> TracerProvider:
+        """The SDK's provider, which takes its place."""
+        placed: Any = trace.get_tracer_provider()
+        return sdk_provider() if placed is self else placed
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.in_place(), name)

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from ..model.attempt import AttemptKey
+from ..model.attempt import AttemptFacts, AttemptKey, Launch
 from ..model.trail import TraceContext
 from . import events as ev
+from .edges_taken import EdgesTaken
 from .event import Event
 from .observers import Observer
 from .report_once import Once
@@ -37,11 +38,32 @@ class Listener(Protocol):
         """Something happened."""
 
 
-class Tracer(Listener, Protocol):
-    """A listener that makes spans, and knows them while they are open."""
+@runtime_checkable
+class SpanListener(Listener, Protocol):
+    """A listener that makes spans. What there is most of it is told without events.
 
-    def context_of(self, key: AttemptKey) -> TraceContext | None:
-        """What an attempt is to be told of its span."""
+    An event for each attempt's start and end, and for each edge taken, would cost the run's thread
+    more than all else that it does for spans.
+    """
+
+    def launched(self, launches: Sequence[Launch], time: float) -> Sequence[Launch]:
+        """Attempts are handed out at `time`, in Unix seconds; gives each with its span's ids."""
+
+    def succeeded(self, key: AttemptKey, facts: AttemptFacts, time: float) -> None:
+        """An attempt gave a state, and the driver had it at `time`."""
+
+    def edges_taken(self, taken: EdgesTaken) -> None:
+        """A barrier passed."""
+
+
+TOLD_DIRECTLY: Ignored = frozenset(
+    (ev.AttemptStarted, ev.CodeStarted, ev.CodeEnded, ev.NodeCompleted, ev.EdgeTaken)
+)
+"""What a `SpanListener` has in ``ignores``: it knows all of it from its other methods."""
+
+
+class Tracer(SpanListener, Protocol):
+    """The one whose spans node code is told of."""
 
     def carrier(self) -> dict[str, str]:
         """The run's span as a small dict."""
@@ -72,6 +94,7 @@ class Broadcast:
         self._opened = opened
         self._added: list[Listener] = []
         self._listeners: tuple[Listener, ...] = ()
+        self._span_listeners: list[SpanListener] = []
         self._unheard: Ignored = frozenset()
         self._before: deque[Event] = deque(maxlen=EVENTS_BEFORE_RUN)
         self._running = False
@@ -90,6 +113,7 @@ class Broadcast:
     def _listen(self, listeners: tuple[Listener, ...]) -> None:
         """Have these be told from now on."""
         self._listeners = listeners
+        self._span_listeners = [one for one in listeners if isinstance(one, SpanListener)]
         nothing: Ignored = frozenset()
         ignored = [getattr(listener, "ignores", nothing) for listener in listeners]
         self._unheard = frozenset.intersection(*ignored) if ignored else nothing
@@ -133,11 +157,31 @@ class Broadcast:
             try:
                 listener.on_event(event)
             except Exception as error:
-                self.remove(listener)
-                self._broken.say(
-                    f"{type(listener).__name__} failed at {event.name!r} and is off for the rest "
-                    f"of the run: {type(error).__name__}: {error}"
-                )
+                self._switch_off(listener, event.name, error)
+
+    def _switch_off(self, listener: Listener, what: str, error: Exception) -> None:
+        self.remove(listener)
+        self._broken.say(
+            f"{type(listener).__name__} failed at {what!r} and is off for the rest of the run: "
+            f"{type(error).__name__}: {error}"
+        )
+
+    def _tell_directly(self, what: str, call: Callable[[SpanListener], Any]) -> Any:
+        """Tell those that make spans, without an event; gives what the tracer answers."""
+        answer = None
+        for listener in self._span_listeners:
+            try:
+                said = call(listener)
+            except Exception as error:
+                self._switch_off(listener, what, error)
+            else:
+                if listener is self.tracer:
+                    answer = said
+        return answer
+
+    def _heard(self, kind: type[Event]) -> bool:
+        """Whether an event of this kind is something to anybody."""
+        return kind not in self._unheard
 
     def say(self, kind: type[Event], **facts: Any) -> None:
         """Make an event of this kind and tell it; outside of a run, when the next one starts."""

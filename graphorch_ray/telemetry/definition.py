@@ -10,9 +10,17 @@ from ..model.graph import Graph
 DEFINITION_BYTES = 64 * 1024
 """Longest text; a larger graph is left out of its trace."""
 
+_EDGE_BYTES = len('{"source":"s","sink":"s","conditional":true,"router":"r"},')
+_NODE_BYTES = len('{"id":"i","type":"t"},')
+
 
 def graph_definition(graph: Graph) -> str | None:
     """The graph's nodes, edges and fallbacks as JSON; None where that would be too long."""
+    least = sum(
+        _NODE_BYTES + _EDGE_BYTES * len(graph.edges_from(node_id)) for node_id in graph.nodes
+    )
+    if least > DEFINITION_BYTES + _EDGE_BYTES:
+        return None
     edges = []
     for node_id in graph.nodes:
         for edge in graph.edges_from(node_id):

@@ -232,8 +232,12 @@ class EdgeTaken(SuperstepEvent):
     @property
     def name(self) -> str:  # type: ignore[override]
         """``concrete_edge_transition`` or ``conditional_edge_transition``."""
-        kind = "concrete" if self.router_func is None else "conditional"
-        return f"{kind}_edge_transition"
+        return edge_event_name(self.router_func)
+
+
+def edge_event_name(router_func: str | None) -> str:
+    """The name of what happens when an edge is taken, by its router (None: it has none)."""
+    return "concrete_edge_transition" if router_func is None else "conditional_edge_transition"
 
 
 # --- attempts -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..model.attempt import (
     AttemptFacts,
@@ -21,26 +21,19 @@ from ..model.attempt import (
     Failure,
     Launch,
 )
-from ..model.edges import ConditionalEdge
 from ..model.graph import Graph
 from ..policies import RetryPolicy
 from ..state import State
 from . import events as ev
 from .broadcast import Broadcast, Opened
 from .counts import Counts
-from .definition import router_name
+from .edges_taken import EdgesTaken, Transition
 from .event import Event
+from .nodes import NodeTable
 from .summary import RunSummary, Status, SummaryRecorder
 
 if TYPE_CHECKING:
     from .progress import Progress
-
-
-class _Known(NamedTuple):
-    """What every event of an attempt says about its node."""
-
-    node_type: str
-    policy: RetryPolicy
 
 
 _INSIDE: frozenset[type[Event]] = frozenset((ev.CodeStarted, ev.CodeEnded))
@@ -58,6 +51,7 @@ class EventHub(Broadcast):
 
     Attributes:
         counts: how the run stands just now.
+        nodes: the graph's, as telemetry tells of them.
     """
 
     def __init__(
@@ -73,9 +67,8 @@ class EventHub(Broadcast):
         self.counts = Counts()
         self._recorder = SummaryRecorder(run_id, graph.name, backend)
         self._backend = backend
-        self._policy = policy
-        self._known: dict[str, _Known] = {}
-        self._out: dict[AttemptKey, ev.AttemptStarted] = {}
+        self.nodes = NodeTable(graph, policy)
+        self._out: dict[AttemptKey, tuple[str, str]] = {}
         self._failing_fallbacks: dict[int, ev.FallbackInvoked] = {}
         self._superstep = 0
         self._barrier: float | None = None
@@ -203,14 +196,13 @@ class EventHub(Broadcast):
         self,
         superstep: int,
         next_active_nodes: Iterable[str],
-        transitions: Iterable[tuple[int, str, str, bool]],
+        transitions: Sequence[Transition],
     ) -> None:
         """The barrier has passed. A transition is (execution, source, sink, conditional)."""
         self._recorder.superstep_ended()
         if self._listeners:
             self._barrier = time.time()
-            if ev.EdgeTaken not in self._unheard:
-                self._edges_taken(superstep - 1, transitions)
+            self._edges_taken(EdgesTaken(self._barrier, superstep - 1, transitions, self.nodes))
             self.tell(
                 ev.SuperstepCompleted(
                     **self._now(), superstep=superstep, next_active_nodes=tuple(next_active_nodes)
@@ -218,31 +210,11 @@ class EventHub(Broadcast):
             )
         self._superstep = superstep
 
-    def _edges_taken(
-        self, superstep: int, transitions: Iterable[tuple[int, str, str, bool]]
-    ) -> None:
-        taken: dict[tuple[str, str, bool], list[int]] = {}
-        for execution, source, sink, conditional in transitions:
-            taken.setdefault((source, sink, conditional), []).append(execution)
-        now = self._now()
-        for (source, sink, conditional), executions in taken.items():
-            self.tell(
-                ev.EdgeTaken(
-                    **now,
-                    source_node=source,
-                    sink_node=sink,
-                    superstep=superstep,
-                    router_func=self._router(source, sink) if conditional else None,
-                    count=len(executions),
-                    executions=tuple(executions),
-                )
-            )
-
-    def _router(self, source: str, sink: str) -> str:
-        for edge in self.graph.edges_from(source):
-            if isinstance(edge, ConditionalEdge) and any(s.node_id == sink for s in edge.sinks):
-                return router_name(edge)
-        return "?"
+    def _edges_taken(self, taken: EdgesTaken) -> None:
+        self._tell_directly("edges", lambda spans: spans.edges_taken(taken))
+        if self._heard(ev.EdgeTaken):
+            for event in taken.events(self.run_id):
+                self.tell(event)
 
     def dropped(self, node_id: str, arrived: int, sources: Sequence[str]) -> None:
         """States arrived of which the first is used."""
@@ -268,27 +240,43 @@ class EventHub(Broadcast):
         self.counts.launched(launches)
         if not self._listeners:
             return launches
-        tracer, untraced = self.tracer, self.untraced
-        traced: list[Launch] = []
+        now = time.time()
         for launch in launches:
-            key, node_id = launch.key, launch.node_id
-            self._failing_fallbacks.pop(key.execution, None)
-            node_type, policy = self._about(node_id)
-            started = ev.AttemptStarted(
-                time=time.time(),
-                run_id=self.run_id,
-                key=key,
-                node_id=node_id,
-                owner_id=launch.owner_id,
-                node_type=node_type,
-                max_retries=policy.max_retries,
-                retry_delay=policy.delay_before(key.attempt),
+            self._out[launch.key] = launch.node_id, launch.owner_id
+            if self._failing_fallbacks:
+                self._failing_fallbacks.pop(launch.key.execution, None)
+        if self._heard(ev.AttemptStarted):
+            self._tell_of(launches, now)
+        traced: Sequence[Launch] | None = self._tell_directly(
+            ev.AttemptStarted.name, lambda spans: spans.launched(launches, now)
+        )
+        if traced is not None:
+            return traced
+        if self.untraced is None:
+            return launches
+        return [launch._replace(trace=self.untraced) for launch in launches]
+
+    def _tell_of(self, launches: Sequence[Launch], now: float) -> None:
+        for launch in launches:
+            key, policy = launch.key, self.nodes.of(launch.node_id).policy
+            self.tell(
+                ev.AttemptStarted(
+                    **self._attempt(key, launch.node_id, launch.owner_id, now),
+                    max_retries=policy.max_retries,
+                    retry_delay=policy.delay_before(key.attempt),
+                )
             )
-            self._out[key] = started
-            self.tell(started)
-            context = tracer.context_of(key) if tracer is not None else untraced
-            traced.append(launch if context is None else launch._replace(trace=context))
-        return traced
+
+    def _attempt(self, key: AttemptKey, node_id: str, owner_id: str, now: float) -> dict[str, Any]:
+        """What all events of an attempt have."""
+        return {
+            "time": now,
+            "run_id": self.run_id,
+            "key": key,
+            "node_id": node_id,
+            "owner_id": owner_id,
+            "node_type": self.nodes.of(node_id).node_type,
+        }
 
     def attempt_ended(self, node_id: str, event: AttemptSucceeded | AttemptFailed) -> None:
         """An attempt that was launched gave a state, or failed."""
@@ -301,21 +289,22 @@ class EventHub(Broadcast):
             )
         if not self._listeners:
             return
-        started = self._out.pop(event.key, None)
-        if started is None:
+        out = self._out.pop(event.key, None)
+        if out is None:
             return
+        now = time.time()
         if event.facts.trail is not None or not self._unheard.issuperset(_INSIDE):
-            self._tell_what_it_did(started, event)
-        if isinstance(event, AttemptSucceeded):
-            self._completed(started, event.facts)
+            self._tell_what_it_did(self._attempt(event.key, *out, now), event)
+        if isinstance(event, AttemptFailed):
+            self._failed(self._attempt(event.key, *out, now), event)
         else:
-            self._failed(started, event)
+            self._completed(event.key, *out, event.facts, now)
 
     def _tell_what_it_did(
-        self, started: ev.AttemptStarted, event: AttemptSucceeded | AttemptFailed
+        self, about: dict[str, Any], event: AttemptSucceeded | AttemptFailed
     ) -> None:
         """The events inside an attempt, each with its own time."""
-        facts, about = event.facts, started.attempt()
+        facts = event.facts
         if facts.started is not None:
             about["time"] = facts.started
             self.tell(ev.CodeStarted(**about, input_size=facts.input_size))
@@ -326,41 +315,40 @@ class EventHub(Broadcast):
             about["time"] = facts.ended
             self.tell(ev.CodeEnded(**about, output_size=facts.output_size))
 
-    def _completed(self, started: ev.AttemptStarted, facts: AttemptFacts) -> None:
-        now, key = time.time(), started.key
+    def _completed(
+        self, key: AttemptKey, node_id: str, owner_id: str, facts: AttemptFacts, now: float
+    ) -> None:
         if key.role == "fallback":
             self.tell(
                 ev.FallbackSucceeded(
                     time=now,
                     run_id=self.run_id,
-                    source_node=started.owner_id,
-                    fallback_node=started.node_id,
+                    source_node=owner_id,
+                    fallback_node=node_id,
                     reason="",
                     superstep=key.superstep,
                     execution=key.execution,
                 )
             )
-        self.tell(
-            ev.NodeCompleted(
-                time=now,
-                run_id=self.run_id,
-                key=key,
-                node_id=started.node_id,
-                owner_id=started.owner_id,
-                node_type=started.node_type,
-                input_size=facts.input_size,
-                output_size=facts.output_size,
-                facts=facts,
+        self._tell_directly(ev.NodeCompleted.name, lambda spans: spans.succeeded(key, facts, now))
+        if self._heard(ev.NodeCompleted):
+            self.tell(
+                ev.NodeCompleted(
+                    **self._attempt(key, node_id, owner_id, now),
+                    input_size=facts.input_size,
+                    output_size=facts.output_size,
+                    facts=facts,
+                )
             )
-        )
 
-    def _failed(self, started: ev.AttemptStarted, event: AttemptFailed) -> None:
+    def _failed(self, about: dict[str, Any], event: AttemptFailed) -> None:
         failure, key = event.failure, event.key
+        policy = self.nodes.of(about["node_id"]).policy
         self.tell(
             ev.AttemptFailed(
-                **{**started.attempt(), "time": time.time()},
-                max_retries=started.max_retries,
-                retry_delay=started.retry_delay,
+                **about,
+                max_retries=policy.max_retries,
+                retry_delay=policy.delay_before(key.attempt),
                 error=failure.message,
                 error_type=_class_name(failure),
                 reason=failure.reason,
@@ -372,8 +360,8 @@ class EventHub(Broadcast):
         if key.role == "fallback":  # it has failed for good unless it is launched again
             self._failing_fallbacks[key.execution] = ev.FallbackFailed(
                 **self._now(),
-                source_node=started.owner_id,
-                fallback_node=started.node_id,
+                source_node=about["owner_id"],
+                fallback_node=about["node_id"],
                 reason=failure.message,
                 superstep=key.superstep,
                 execution=key.execution,
@@ -393,7 +381,7 @@ class EventHub(Broadcast):
                     key=key._replace(attempt=key.attempt - 1),
                     node_id=node_id,
                     owner_id=node_id,
-                    node_type=self._about(node_id).node_type,
+                    node_type=self.nodes.of(node_id).node_type,
                     max_retries=max_retries,
                     retry_delay=delay,
                     error=failure.message,
@@ -419,9 +407,9 @@ class EventHub(Broadcast):
 
     def _cancel_rest(self, reason: str) -> None:
         out, self._out = self._out, {}
-        for started in out.values():
-            about = {**started.attempt(), "time": time.time()}
-            self.tell(ev.AttemptCancelled(**about, reason=reason))
+        now = time.time()
+        for key, nodes in out.items():
+            self.tell(ev.AttemptCancelled(**self._attempt(key, *nodes, now), reason=reason))
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -438,16 +426,6 @@ class EventHub(Broadcast):
     def since_barrier(self) -> float | None:
         """Seconds since the newest barrier, for the lag of a checkpoint; None before the first."""
         return None if self._barrier is None else max(0.0, time.time() - self._barrier)
-
-    # --- helpers ------------------------------------------------------------------------------
-
-    def _about(self, node_id: str) -> _Known:
-        known = self._known.get(node_id)
-        if known is None:
-            node = self.graph.nodes[node_id]
-            known = _Known(node.node_type, node.retry_policy or self._policy)
-            self._known[node_id] = known
-        return known
 
 
 _NOTES: dict[str, Callable[..., Event]] = {

@@ -18,7 +18,7 @@ def configured_listeners(hub: Broadcast) -> list[Listener]:
     if traces is not None:
         from .spans import SpanMaker
 
-        hub.tracer = SpanMaker(hub.graph, traces, span_sink(traces), chosen, hub.links)
+        hub.tracer = SpanMaker(hub.graph, traces, span_sink(traces), chosen, hub.nodes, hub.links)
         hub.links = []
         found.append(hub.tracer)
     if metrics is not None:

@@ -40,16 +40,13 @@ class SpanSwitch(SpanProcessor):
         """Queue the span, if it was sampled."""
         if span.context is not None and span.context.trace_flags.sampled:
             span = cleaned(span, settings())
-            self._queue(Built(span))
+            self.put(Built(span))
 
     def put(self, span: Unbuilt) -> None:
         """Queue a span of the library."""
         if span.sampled:
-            self._queue(span)
-
-    def _queue(self, span: Unbuilt) -> None:
-        for outlet in self.outlets:
-            outlet.put(span)
+            for outlet in self.outlets:
+                outlet.put(span)
 
     def shutdown(self) -> None:
         """Nothing: `configure` closes the outlets."""

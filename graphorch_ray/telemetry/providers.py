@@ -23,13 +23,15 @@ _relays: WeakKeyDictionary[Any, Outlet] = WeakKeyDictionary()
 def tracer_provider() -> TracerProvider | None:
     """The SDK's tracer provider that is set up in this process; None where there is none."""
     _use_environment()
-    if "opentelemetry.sdk.trace" not in sys.modules:
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
         return None
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
+    provider = api.get_tracer_provider()
+    in_place = getattr(provider, "in_place", None)
+    if in_place is not None:  # a worker's, which nobody has used yet
+        provider = in_place()
+    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    if sdk is None or not isinstance(provider, sdk.TracerProvider):
         return None
     return provider if getattr(provider, "wants_spans", True) else None
 

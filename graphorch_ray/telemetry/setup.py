@@ -27,7 +27,7 @@ from .own_providers import OwnTracerProvider, own
 from .providers import flush_relays
 from .report_once import Once
 from .settings import STATE_CHARS, Redact, Settings, put_settings
-from .span_writer import Unbuilt
+from .span_writer import Lot, Unbuilt
 
 EXIT_SECONDS = 5.0
 """How long the end of the process waits for exporters, all together."""
@@ -196,7 +196,7 @@ def _quietly(call: Callable[[], object]) -> None:
 
 def _outlet(exporter: SpanExporter) -> Outlet:
     def deliver(spans: Sequence[Unbuilt]) -> bool:
-        return exporter.export([span.built() for span in spans]) is SpanExportResult.SUCCESS
+        return exporter.export(Lot(spans)) is SpanExportResult.SUCCESS
 
     return Outlet(f"The span exporter {type(exporter).__name__}", deliver)
 

@@ -6,8 +6,8 @@ exported, in the exporter's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan
@@ -16,19 +16,25 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from ..model.trail import SpanRecord
+from .edges_taken import EdgesTaken
 from .event import PREFIX, Event
+from .nodes import NodeTable
 from .settings import Settings, short
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
 SCOPE = InstrumentationScope("graphorch_ray")
-_INPUT = {f"{PREFIX}link": "input"}
+RUN_ID = f"{PREFIX}run_id"
+GRAPH = f"{PREFIX}graph"
 _UNSET = Status()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
-Note = Event | tuple[str, int, Mapping[str, Any]]
-"""An event on a span, or its name, Unix nanoseconds and facts."""
+Note = Event | EdgesTaken
+"""What is written onto a span while it is open."""
+
+Happened = tuple[str, int, Mapping[str, Any]]
+"""An event on a span: its name, Unix nanoseconds and facts."""
 
 
 def nanoseconds(seconds: float) -> int:
@@ -48,7 +54,7 @@ class Unbuilt(Protocol):
         """Whether it is to be exported."""
 
     def built(self) -> ReadableSpan:
-        """The SDK's kind of it; the same one each time."""
+        """The SDK's kind of it."""
 
 
 class Built:
@@ -69,155 +75,242 @@ Sink = Callable[[Unbuilt], object]
 """Where ended spans go."""
 
 
+class Lot(Sequence[ReadableSpan]):
+    """Spans for one call of an exporter, each built when it is looked at, and not kept.
+
+    A span of the SDK's is a dozen objects. A list of 512 of them would live just long enough for
+    the garbage collector to walk all of it more than once, at the cost of building it again.
+    """
+
+    def __init__(self, spans: Sequence[Unbuilt]) -> None:
+        self._spans = spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        for span in self._spans:
+            yield span.built()
+
+    @overload
+    def __getitem__(self, index: int) -> ReadableSpan: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Lot: ...
+
+    def __getitem__(self, index: int | slice) -> ReadableSpan | Lot:
+        if isinstance(index, slice):
+            return Lot(self._spans[index])
+        return self._spans[index].built()
+
+
 class Traced:
     """What all spans of a run have in common.
 
     Attributes:
         trace_id, flags, state: as in their contexts.
-        common: attributes of each of them.
+        sampled: whether the sampler wants them exported.
+        run_id, graph: attributes of each of them.
+        common: these two, by their names in a trace.
+        nodes: the graph's.
         resource: what they describe.
         settings: what may leave.
     """
 
-    __slots__ = ("_newest", "common", "flags", "resource", "settings", "state", "trace_id")
+    __slots__ = (
+        "common",
+        "flags",
+        "graph",
+        "nodes",
+        "resource",
+        "run_id",
+        "sampled",
+        "settings",
+        "state",
+        "trace_id",
+    )
 
     def __init__(
         self,
         context: SpanContext,
-        common: Mapping[str, Any],
+        run_id: str,
+        graph: str,
+        nodes: NodeTable,
         resource: Resource,
         settings: Settings,
     ) -> None:
         self.trace_id = context.trace_id
         self.flags = context.trace_flags
         self.state = context.trace_state
-        self.common = common
+        self.sampled = bool(context.trace_flags & TraceFlags.SAMPLED)
+        self.run_id = run_id
+        self.graph = graph
+        self.common = {RUN_ID: run_id, GRAPH: graph}
+        self.nodes = nodes
         self.resource = resource
         self.settings = settings
-        self._newest = context
 
     def context(self, span_id: int) -> SpanContext:
         """The context of one of them."""
         return SpanContext(self.trace_id, span_id, False, self.flags, self.state)
 
-    def parent(self, span_id: int) -> SpanContext:
-        """The same for a parent: many in a row have the same."""
-        newest = self._newest
-        if newest.span_id != span_id:
-            newest = self._newest = self.context(span_id)
-        return newest
 
-
-class OpenSpan:
-    """A span of the library. While it is open its facts are gathered; ended, it is written once.
+class Ended:
+    """A span of the library that has ended, or will. What it says is put together in `built`.
 
     Args:
         traced: the run's.
-        name: of the span.
         span_id: its own.
-        parent: the id of the span above, in the same trace; or the caller's span; or None.
         start: Unix seconds.
-        attributes: those known by now; more may be added.
+
+    Attributes:
+        end: Unix seconds.
+        last: when something happened on it; where no end is known, it ended then.
+        error: the text of what failed it; None where nothing did.
+        notes: what happened on it; most spans have nothing.
     """
 
     __slots__ = (
-        "_built",
-        "attributes",
+        "_context",
         "end",
         "error",
         "last",
-        "links",
-        "name",
         "notes",
-        "parent",
         "span_id",
         "start",
         "traced",
     )
 
-    def __init__(
-        self,
-        traced: Traced,
-        name: str,
-        span_id: int,
-        parent: int | SpanContext | None,
-        start: float,
-        attributes: dict[str, Any],
-    ) -> None:
+    def __init__(self, traced: Traced, span_id: int, start: float) -> None:
         self.traced = traced
-        self.name = name
         self.span_id = span_id
-        self.parent = parent
         self.start = self.last = start
         self.end = 0.0
         self.error: str | None = None
-        self.attributes = attributes
-        self.notes: list[Note] | None = None  # most spans have none
-        self.links: Sequence[int | Link] = ()
-        self._built: GraphSpan | None = None
+        self.notes: list[Note] | None = None
+        self._context: SpanContext | None = None
 
-    def note(self, event: Event) -> None:
-        """Write an event onto the span."""
+    def note(self, event: Event | EdgesTaken) -> None:
+        """Write an event, or many, onto the span."""
         if self.notes is None:
             self.notes = []
         self.notes.append(event)
 
     def at(self, seconds: float) -> int:
         """When something happened on it; what led to it counts as its start."""
-        return nanoseconds(max(seconds, self.start))
+        return nanoseconds(seconds if seconds > self.start else self.start)
 
     @property
     def sampled(self) -> bool:
         """Whether the sampler wants it exported."""
-        return bool(self.traced.flags & TraceFlags.SAMPLED)
+        return self.traced.sampled
+
+    def context(self) -> SpanContext:
+        """Its ids; the same object each time, for it is the parent of others."""
+        if self._context is None:
+            self._context = self.traced.context(self.span_id)
+        return self._context
 
     def built(self) -> GraphSpan:
         """The SDK's kind of it."""
-        if self._built is None:
-            self._built = self._build()
-        return self._built
-
-    def _build(self) -> GraphSpan:
-        traced, parent = self.traced, self.parent
+        traced, status = self.traced, _UNSET
         settings = traced.settings
-        status = _UNSET
         if self.error is not None:
             text = settings.text("exception.message", short(self.error))
             status = Status(StatusCode.ERROR, text or None)
-        attributes = {**traced.common, **self.all_attributes()}
+        attributes, events = self.attributes_of(), self.events_of()
+        if settings.redact is not None:
+            attributes = settings.clean(attributes)
+            events = ((name, at, settings.clean(facts)) for name, at, facts in events)
         return GraphSpan(
-            name=self.name,
-            context=traced.context(self.span_id),
-            parent=traced.parent(parent) if isinstance(parent, int) else parent,
-            resource=traced.resource,
-            attributes=settings.clean(attributes),
-            events=tuple(map(self._event, self.all_notes())),
-            links=[
-                Link(traced.context(link), _INPUT) if isinstance(link, int) else link
-                for link in self.links
-            ]
-            if self.links
-            else (),
-            kind=SpanKind.INTERNAL,
-            status=status,
-            start_time=nanoseconds(self.start),
-            end_time=nanoseconds(max(self.end, self.start)),
-            instrumentation_scope=SCOPE,
+            self.name_of(),
+            self.context(),
+            self.parent_of(),
+            traced.resource,
+            attributes,
+            [SpanEvent(name, facts, at) for name, at, facts in events],
+            self.links_of(),
+            SpanKind.INTERNAL,
+            None,
+            status,
+            nanoseconds(self.start),
+            self.at(self.end),
+            SCOPE,
         )
 
-    def _event(self, note: Note) -> SpanEvent:
-        if isinstance(note, Event):
-            note = note.name, self.at(note.time), note.attributes()
-        name, at, facts = note
-        return SpanEvent(name, self.traced.settings.clean(facts), at)
+    # --- what kinds of span differ in ---------------------------------------------------------
 
-    def all_attributes(self) -> Mapping[str, Any]:
-        """What is known of it, but for what all spans of the run have."""
-        return self.attributes
+    def name_of(self) -> str:
+        """Its name."""
+        raise NotImplementedError
 
-    def all_notes(self) -> Sequence[Note]:
-        """The events on it."""
-        return self.notes or ()
+    def parent_of(self) -> SpanContext | None:
+        """The span above."""
+        raise NotImplementedError
+
+    def attributes_of(self) -> Mapping[str, Any]:
+        """All that is known of it."""
+        raise NotImplementedError
+
+    def events_of(self) -> Iterable[Happened]:
+        """What happened on it."""
+        for note in self.notes or ():
+            if isinstance(note, EdgesTaken):
+                at = self.at(note.time)
+                for name, facts in note.notes():
+                    yield name, at, facts
+            else:
+                yield note.name, self.at(note.time), note.attributes()
+
+    def links_of(self) -> Sequence[Link]:
+        """What led to it."""
+        return ()
+
+
+class OpenSpan(Ended):
+    """The span of a run or of a superstep. While it is open its facts are gathered.
+
+    Args:
+        traced: the run's.
+        name: of the span.
+        span_id: its own.
+        parent: the span above; None where there is none.
+        start: Unix seconds.
+        attributes: those known by now; more may be added.
+    """
+
+    __slots__ = ("attributes", "links", "name", "parent")
+
+    def __init__(
+        self,
+        traced: Traced,
+        name: str,
+        span_id: int,
+        parent: SpanContext | None,
+        start: float,
+        attributes: dict[str, Any],
+    ) -> None:
+        super().__init__(traced, span_id, start)
+        self.name = name
+        self.parent = parent
+        self.attributes = attributes
+        self.links: Sequence[Link] = ()
+
+    def name_of(self) -> str:
+        """Its name."""
+        return self.name
+
+    def parent_of(self) -> SpanContext | None:
+        """The span above."""
+        return self.parent
+
+    def attributes_of(self) -> Mapping[str, Any]:
+        """All that is known of it."""
+        return {**self.traced.common, **self.attributes}
+
+    def links_of(self) -> Sequence[Link]:
+        """The traces that it continues."""
+        return self.links
 
 
 class NodeSpan:
@@ -228,21 +321,15 @@ class NodeSpan:
         traced: the run's; the span may belong to another trace.
     """
 
-    __slots__ = ("_built", "_record", "_traced")
+    __slots__ = ("_record", "_traced")
     sampled = True  # what is not sampled stays in the worker
 
     def __init__(self, record: SpanRecord, traced: Traced) -> None:
         self._record = record
         self._traced = traced
-        self._built: GraphSpan | None = None
 
     def built(self) -> GraphSpan:
         """The SDK's kind of it."""
-        if self._built is None:
-            self._built = self._build()
-        return self._built
-
-    def _build(self) -> GraphSpan:
         record, settings = self._record, self._traced.settings
         clean, parent = settings.clean, record.parent_id
         code, text = record.status

@@ -8,7 +8,7 @@ span, and an attempt that was killed still has one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,25 +18,46 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ..model.attempt import AttemptKey
+from ..model.attempt import AttemptFacts, AttemptKey, Launch
 from ..model.graph import Graph
 from ..model.trail import TraceContext
 from . import events as ev
-from .attempt_span import OpenAttempt, code_attributes
-from .broadcast import Ignored
+from .attempt_span import Arrivals, OpenAttempt, OpenExecution
+from .broadcast import TOLD_DIRECTLY, Ignored
 from .definition import graph_definition
+from .edges_taken import EdgesTaken
 from .event import PREFIX, AttemptEvent, Event
+from .nodes import NodeTable
 from .settings import Settings, short
-from .span_writer import NodeSpan, OpenSpan, Sink, Traced
+from .span_writer import Ended, NodeSpan, OpenSpan, Sink, Traced
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-_OUTCOME = f"{PREFIX}outcome"
-_ERROR = f"{PREFIX}error"
-_ATTEMPTS = f"{PREFIX}attempts"
-_INPUT_SIZE = f"{PREFIX}input_size"
-_OUTPUT_SIZE = f"{PREFIX}output_size"
+
+class RootSpan(OpenSpan):
+    """A span with none of the library's above. With a `graph`, that is told as text, too."""
+
+    __slots__ = ("graph",)
+
+    def __init__(
+        self,
+        traced: Traced,
+        name: str,
+        span_id: int,
+        parent: SpanContext | None,
+        start: float,
+        attributes: dict[str, Any],
+        graph: Graph | None,
+    ) -> None:
+        super().__init__(traced, name, span_id, parent, start, attributes)
+        self.graph = graph
+
+    def attributes_of(self) -> Mapping[str, Any]:
+        """All that is known of it."""
+        found = super().attributes_of()
+        definition = graph_definition(self.graph) if self.graph is not None else None
+        return found if definition is None else {**found, f"{PREFIX}graph.definition": definition}
 
 
 class SpanMaker:
@@ -47,10 +68,11 @@ class SpanMaker:
         provider: whose sampler, ids, resource and processors are used.
         sink: where ended spans go.
         settings: what may leave.
+        nodes: the graph's.
         links: traces that the run continues, as `carrier` gave them.
     """
 
-    ignores: ClassVar[Ignored] = frozenset((ev.CodeStarted, ev.CodeEnded))  # its facts tell both
+    ignores: ClassVar[Ignored] = TOLD_DIRECTLY
 
     def __init__(
         self,
@@ -58,12 +80,14 @@ class SpanMaker:
         provider: TracerProvider,
         sink: Sink,
         settings: Settings,
+        nodes: NodeTable,
         links: Iterable[Mapping[str, str]] = (),
     ) -> None:
         self._graph = graph
         self._provider = provider
         self._new_id = provider.id_generator.generate_span_id
         self._settings = settings
+        self._nodes = nodes
         self._sink = sink
         self._carriers = list(links)
         self._recording = False
@@ -71,13 +95,12 @@ class SpanMaker:
         self._told: tuple[int, str] = (0, "")
         self._run: OpenSpan | None = None
         self._superstep: OpenSpan | None = None
-        self._executions: dict[int, OpenSpan] = {}
+        self._executions: dict[int, OpenExecution] = {}
         self._attempts: dict[AttemptKey, OpenAttempt] = {}
-        self._codes: dict[str, dict[str, Any]] = {}
         self._results: dict[int, int] = {}
-        self._arriving: dict[str, list[tuple[int, int]]] = {}
-        self._arrived: dict[str, tuple[int, ...]] = {}
-        self._taken: dict[str, int] = {}
+        self._taken: EdgesTaken | None = None
+        self._arrivals: Arrivals | None = None
+        self._places: dict[str, int] = {}
         self._before: list[Event] = []
         self._on: dict[type[Event], Callable[[Any], None]] = {
             ev.RunStarted: self._run_started,
@@ -88,11 +111,8 @@ class SpanMaker:
             ev.SuperstepTimedOut: self._in_superstep,
             ev.NoFallback: self._in_superstep,
             ev.StatesDropped: self._in_superstep,
-            ev.EdgeTaken: self._edge_taken,
-            ev.AttemptStarted: self._attempt_started,
             ev.AttemptFailed: self._attempt_failed,
             ev.AttemptCancelled: self._attempt_cancelled,
-            ev.NodeCompleted: self._node_completed,
             ev.ModelBuilt: self._in_attempt,
             ev.ToolRequested: self._in_attempt,
             ev.ToolAnswered: self._in_attempt,
@@ -112,22 +132,6 @@ class SpanMaker:
         if kind not in self.ignores:
             self._on.get(kind, self._in_run)(event)
 
-    def context_of(self, key: AttemptKey) -> TraceContext | None:
-        """What an attempt is to be told of its span."""
-        attempt = self._attempts.get(key)
-        if attempt is None:
-            return None
-        flags, state = self._told
-        settings = self._settings
-        return TraceContext(
-            attempt.traced.trace_id,
-            attempt.span_id,
-            flags,
-            state,
-            settings.state_chars,
-            settings.log_level,
-        )
-
     def carrier(self) -> dict[str, str]:
         """The run's span in the W3C form, as a small dict of strings."""
         carrier: dict[str, str] = {}
@@ -144,14 +148,17 @@ class SpanMaker:
             "host.name": event.host,
             "process.pid": os.getpid(),
         }
-        definition = graph_definition(self._graph)
-        if definition is not None:
-            attributes[f"{PREFIX}graph.definition"] = definition
-        self._run = self._root(f"run {event.graph}", event, "run", attributes)
+        self._run = self._root(f"run {event.graph}", event, "run", attributes, graph=self._graph)
         self._run.note(event)
 
     def _root(
-        self, name: str, event: Event, kind: str, attributes: dict[str, Any], start: float = inf
+        self,
+        name: str,
+        event: Event,
+        kind: str,
+        attributes: dict[str, Any],
+        start: float = inf,
+        graph: Graph | None = None,
     ) -> OpenSpan:
         """A span beneath the caller's current one, if the sampler wants it."""
         around = otel_context.get_current()
@@ -161,8 +168,12 @@ class SpanMaker:
         ids = self._provider.id_generator
         trace_id = parent.trace_id if parent is not None else ids.generate_trace_id()
         links = [link for link in map(_link, self._carriers) if link is not None]
-        common = {f"{PREFIX}run_id": event.run_id, f"{PREFIX}graph": self._graph.name}
-        attributes = {f"{PREFIX}span": kind, **common, **attributes}
+        attributes = {
+            f"{PREFIX}span": kind,
+            f"{PREFIX}run_id": event.run_id,
+            f"{PREFIX}graph": self._graph.name,
+            **attributes,
+        }
         sampled = self._provider.sampler.should_sample(
             around, trace_id, name, SpanKind.INTERNAL, attributes, links
         )
@@ -172,10 +183,17 @@ class SpanMaker:
         context = SpanContext(trace_id, ids.generate_span_id(), False, flags, sampled.trace_state)
         self._run_context = context
         self._told = int(flags), context.trace_state.to_header() if context.trace_state else ""
-        traced = Traced(context, common, self._provider.resource, self._settings)
+        traced = Traced(
+            context,
+            event.run_id,
+            self._graph.name,
+            self._nodes,
+            self._provider.resource,
+            self._settings,
+        )
         attributes.update(sampled.attributes or {})
         began = min(start, event.time)
-        root = OpenSpan(traced, name, context.span_id, parent, began, attributes)
+        root = RootSpan(traced, name, context.span_id, parent, began, attributes, graph)
         root.links = links
         return root
 
@@ -195,7 +213,7 @@ class SpanMaker:
             self._close_superstep(failed=event.status == "failed")
             run.note(event)
             run.attributes.update(event.attributes())
-            run.attributes[_ERROR] = short(event.error)
+            run.attributes[f"{PREFIX}error"] = short(event.error)
             run.attributes["error.type"] = event.error_type
             self._end(run, event.time, event.error)
             self._run = None
@@ -224,21 +242,21 @@ class SpanMaker:
         facts = {f"{PREFIX}span": "superstep", **event.attributes()}
         run = self._run
         self._superstep = OpenSpan(
-            run.traced, "superstep", self._new_id(), run.span_id, event.time, facts
+            run.traced, "superstep", self._new_id(), run.context(), event.time, facts
         )
-        self._taken = {}
+        self._places = {}
 
     def _in_superstep(self, event: Event) -> None:
         if self._superstep is not None:
             self._superstep.last = event.time
             self._superstep.note(event)
 
-    def _edge_taken(self, event: ev.EdgeTaken) -> None:
-        self._in_superstep(event)
-        for execution in event.executions:
-            result = self._results.get(execution)
-            if result is not None:
-                self._arriving.setdefault(event.sink_node, []).append((execution, result))
+    def edges_taken(self, taken: EdgesTaken) -> None:
+        """A barrier passed, and results went along these edges."""
+        if self._superstep is not None:
+            self._superstep.last = taken.time
+            self._superstep.note(taken)
+            self._taken = taken
 
     def _superstep_completed(self, event: ev.SuperstepCompleted) -> None:
         superstep = self._superstep
@@ -246,16 +264,15 @@ class SpanMaker:
             superstep.attributes[f"{PREFIX}next_active_nodes"] = event.next_active_nodes
             superstep.attributes[f"{PREFIX}advanced_superstep"] = event.superstep
             superstep.last = event.time
+        taken, self._taken = self._taken, None
+        self._arrivals = None
+        if taken is not None and superstep is not None:
+            self._arrivals = Arrivals(taken, self._results, superstep.traced)
         self._close_superstep()
-        self._arrived = {
-            sink: tuple(span_id for _, span_id in sorted(states))
-            for sink, states in self._arriving.items()
-        }
-        self._arriving = {}
 
     def _back_to_checkpoint(self, event: ev.FallbackToCheckpoint) -> None:
         self._close_superstep(failed=True)
-        self._arrived = {}
+        self._arrivals = None
         self._in_run(event)
 
     def _close_superstep(self, *, failed: bool = False) -> None:
@@ -263,8 +280,7 @@ class SpanMaker:
         if superstep is None:
             return
         for execution in self._executions.values():
-            outcome = execution.attributes.setdefault(_OUTCOME, "cancelled")
-            error = execution.attributes.get(_ERROR, "") if outcome == "failed" else None
+            error = execution.failure or "" if execution.outcome == "failed" else None
             superstep.last = max(superstep.last, execution.last)
             self._end(execution, execution.last, error)
         self._end(superstep, superstep.last, "" if failed else None)
@@ -273,46 +289,46 @@ class SpanMaker:
 
     # --- executions and attempts --------------------------------------------------------------
 
-    def _attempt_started(self, event: ev.AttemptStarted) -> None:
-        execution = self._executions.get(event.key.execution)
-        if execution is None:
-            execution = self._new_execution(event)
-        facts = execution.attributes
-        facts[_ATTEMPTS] += 1
-        facts.pop(_OUTCOME, None)
-        execution.last = event.time
-        node_id = event.node_id
-        code = self._codes.get(node_id)
-        if code is None:
-            code = code_attributes(self._graph.nodes[node_id].callables())
-            self._codes[node_id] = code
-        self._attempts[event.key] = OpenAttempt(
-            execution.traced, self._new_id(), execution.span_id, event, code
-        )
-
-    def _new_execution(self, event: ev.AttemptStarted) -> OpenSpan:
-        superstep, owner, key = self._superstep, event.owner_id, event.key
+    def launched(self, launches: Sequence[Launch], time: float) -> list[Launch]:
+        """Attempts are handed out at `time`, in Unix seconds; gives each with its span's ids."""
+        superstep, new_id = self._superstep, self._new_id
         assert superstep is not None, "events come in order"
-        facts: dict[str, Any] = {
-            "graphorch.span": "execution",
-            "graphorch.superstep": key.superstep,
-            "graphorch.execution": key.execution,
-            "graphorch.node_id": owner,
-            "graphorch.node_type": event.node_type,
-            _ATTEMPTS: 0,
-        }
-        execution = OpenSpan(
-            superstep.traced, f"node {owner}", self._new_id(), superstep.span_id, event.time, facts
+        executions, attempts = self._executions, self._attempts
+        trace_id, (flags, state) = superstep.traced.trace_id, self._told
+        chars, level = self._settings.state_chars, self._settings.log_level
+        traced: list[Launch] = []
+        for launch in launches:
+            key, node_id, owner_id, states, as_list, edges, _ = launch
+            execution = executions.get(key.execution)
+            if execution is None:
+                execution = self._new_execution(superstep, key, owner_id, time)
+            execution.attempts += 1
+            execution.outcome = None
+            execution.last = time
+            span_id = new_id()
+            attempts[key] = OpenAttempt(execution, span_id, key, node_id, time)
+            context = TraceContext(trace_id, span_id, flags, state, chars, level)
+            traced.append(Launch(key, node_id, owner_id, states, as_list, edges, context))
+        return traced
+
+    def _new_execution(
+        self, superstep: OpenSpan, key: AttemptKey, owner_id: str, time: float
+    ) -> OpenExecution:
+        place = self._places.get(owner_id, 0)
+        self._places[owner_id] = place + 1
+        execution = self._executions[key.execution] = OpenExecution(
+            superstep.traced, self._new_id(), superstep, key, owner_id, time, self._arrivals, place
         )
-        arrived = self._arrived.get(owner)
-        if arrived:
-            if not self._graph.nodes[owner].is_aggregator:
-                place = self._taken.get(owner, 0)
-                self._taken[owner] = place + 1
-                arrived = arrived[place : place + 1]
-            execution.links = arrived
-        self._executions[key.execution] = execution
         return execution
+
+    def succeeded(self, key: AttemptKey, facts: AttemptFacts, time: float) -> None:
+        """An attempt gave a state, and the driver had it at `time`, in Unix seconds."""
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            self._end_attempt(attempt, facts, time, None)
+            self._results[key.execution] = attempt.span_id
+            execution = attempt.execution
+            execution.outcome, execution.answer, execution.last = "ok", facts, time
 
     def _in_execution(
         self, event: ev.RetryScheduled | ev.FallbackInvoked | ev.FallbackSucceeded
@@ -325,7 +341,7 @@ class SpanMaker:
     def _fallback_invoked(self, event: ev.FallbackInvoked) -> None:
         execution = self._executions.get(event.execution)
         if execution is not None:
-            execution.attributes[f"{PREFIX}fallback_node"] = event.fallback_node
+            execution.fallback = event.fallback_node
         self._in_execution(event)
 
     def _in_attempt(self, event: AttemptEvent) -> None:
@@ -333,61 +349,43 @@ class SpanMaker:
         if attempt is not None:
             attempt.note(event)
 
-    def _node_completed(self, event: ev.NodeCompleted) -> None:
-        attempt = self._attempts.pop(event.key, None)
-        execution = self._executions.get(event.key.execution)
-        if attempt is not None and execution is not None:
-            self._end_attempt(attempt, event, None)
-            self._results[event.key.execution] = attempt.span_id
-            facts = execution.attributes
-            facts[_OUTCOME] = "ok"
-            facts[_INPUT_SIZE] = event.input_size
-            facts[_OUTPUT_SIZE] = event.output_size
-            execution.last = event.time
-
     def _attempt_failed(self, event: ev.AttemptFailed) -> None:
         attempt = self._attempts.pop(event.key, None)
-        execution = self._executions.get(event.execution)
-        if attempt is not None and execution is not None:
-            self._end_attempt(attempt, event, event.error)
-            execution.attributes[_OUTCOME] = "failed"
-            execution.attributes[_ERROR] = short(event.error)
-            execution.last = event.time
+        if attempt is not None:
+            attempt.failed = event
+            self._end_attempt(attempt, event.facts, event.time, event.error)
+            execution = attempt.execution
+            execution.outcome, execution.failure, execution.last = "failed", event.error, event.time
 
     def _attempt_cancelled(self, event: ev.AttemptCancelled) -> None:
         attempt = self._attempts.pop(event.key, None)
-        execution = self._executions.get(event.execution)
-        if attempt is not None and execution is not None:
-            attempt.ended = event
+        if attempt is not None:
+            attempt.failed = event
+            attempt.execution.last = event.time
             self._end(attempt, event.time, event.reason)
-            execution.last = event.time
 
     def _end_attempt(
-        self, attempt: OpenAttempt, event: ev.NodeCompleted | ev.AttemptFailed, error: str | None
+        self, attempt: OpenAttempt, facts: AttemptFacts, time: float, error: str | None
     ) -> None:
         """End an attempt that gave an answer, and the spans that came home with it."""
-        attempt.ended = event
-        if event.facts.ran_ahead:
-            self._began_earlier(attempt, event)
-        trail = event.facts.trail
-        if trail is not None and self._recording:
-            for record in trail.spans:
+        attempt.facts = facts
+        if facts.ran_ahead:
+            self._began_earlier(attempt, facts)
+        if facts.trail is not None and self._recording:
+            for record in facts.trail.spans:
                 self._sink(NodeSpan(record, attempt.traced))
-        self._end(attempt, event.time, error)
+        self._end(attempt, time, error)
 
-    def _began_earlier(
-        self, attempt: OpenAttempt, event: ev.NodeCompleted | ev.AttemptFailed
-    ) -> None:
+    def _began_earlier(self, attempt: OpenAttempt, facts: AttemptFacts) -> None:
         """Its worker ran it before the driver came to it: its spans are as old as its code is."""
-        facts = event.facts
         if facts.span_id is not None:
             attempt.span_id = facts.span_id
         if facts.started is not None:
-            for span in (attempt, self._executions[event.execution], self._superstep):
+            for span in (attempt, attempt.execution, self._superstep):
                 if span is not None:
                     span.start = min(span.start, facts.started)
 
-    def _end(self, span: OpenSpan, end: float, error: str | None = None) -> None:
+    def _end(self, span: Ended, end: float, error: str | None = None) -> None:
         """Let a span go, as one that failed where `error` is given; times are Unix seconds."""
         if self._recording:
             span.end, span.error = end, error

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import contextmanager
 
+import httpx
 from opentelemetry import trace
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.trace import SpanKind
 
 from graphorch_ray import State, node_action
@@ -34,6 +37,29 @@ async def async_node(state):
     trace.get_current_span().set_attribute("gen_ai.request.model", "m")
     trace.get_current_span().add_event("own event")
     return state
+
+
+@contextmanager
+def httpx_instrumented():
+    instrumentor = HTTPXClientInstrumentor()
+    instrumentor.instrument()
+    try:
+        yield
+    finally:
+        instrumentor.uninstrument()
+
+
+@node_action
+def fetches(state):
+    with httpx_instrumented(), httpx.Client(trust_env=False) as client:
+        return State([client.get(state.messages[0]).text])
+
+
+@node_action
+async def fetches_async(state):
+    with httpx_instrumented():
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return State([(await client.get(state.messages[0])).text])
 
 
 @node_action

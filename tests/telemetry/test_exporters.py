@@ -108,6 +108,31 @@ def test_the_environment_alone_sets_up_otlp(receiver, tmp_path):
     assert values["service.name"] == "my-service"
 
 
+class LooksTwice(SpanExporter):
+    def __init__(self):
+        self.looks = []
+
+    def export(self, spans):
+        self.looks.append(([*spans], [*spans], spans[0], spans[-2:], len(spans)))
+        return SpanExportResult.SUCCESS
+
+
+def test_spans_that_an_exporter_looks_at_twice_say_the_same_twice():
+    exporter = LooksTwice()
+    telemetry.configure(exporters=[exporter])
+    try:
+        nodes = (ProcessingNode(f"n{i}", echo) for i in range(3))
+        GraphExecutor(star(*nodes), State([1]), backend="inline").run()
+        assert telemetry.flush(5)
+    finally:
+        telemetry.shutdown()
+    for first, second, one, last, length in exporter.looks:
+        assert len(first) == length
+        assert [span.to_json() for span in first] == [span.to_json() for span in second]
+        assert one.to_json() == first[0].to_json()
+        assert [span.context for span in last] == [span.context for span in first[-2:]]
+
+
 # --- exporters that misbehave ---------------------------------------------------------------
 
 

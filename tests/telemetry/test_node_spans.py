@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry import trace
@@ -20,7 +23,7 @@ from graphorch_ray import (
     node_action,
 )
 from tests.runtime.nodes import chain, echo, star
-from tests.telemetry.nodes import TRACER, async_node, sync_node
+from tests.telemetry.nodes import TRACER, async_node, fetches, fetches_async, sync_node
 
 
 class Model(AIActionBase):
@@ -180,3 +183,61 @@ def test_with_tracing_off_workers_do_not_import_opentelemetry(ray_session):
     executor = GraphExecutor(chain(node), State([1]), backend="ray")
     (found,) = executor.run().messages
     assert [name for name in found if "sdk" in name] == []
+
+
+class TellsTraceparent(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (self.headers.get("traceparent") or "").encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *about):
+        pass
+
+
+@pytest.mark.parametrize("action", [fetches, fetches_async])
+def test_the_spans_of_an_instrumented_library_come_home(spans, backend, action):
+    with ThreadingHTTPServer(("127.0.0.1", 0), TellsTraceparent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        executor = GraphExecutor(chain(ProcessingNode("a", action)), State([url]), backend=backend)
+        final = executor.run()
+        server.shutdown()
+    attempt = spans.one("attempt", node_id="a")
+    (request,) = [span for span in spans.all() if span.kind is SpanKind.CLIENT]
+    assert request.instrumentation_scope.name == "opentelemetry.instrumentation.httpx"
+    assert request.parent.span_id == attempt.context.span_id
+    ids = f"{request.context.trace_id:032x}-{request.context.span_id:016x}"
+    assert final.messages == [f"00-{ids}-01"]  # the server is told of it, too
+
+
+def test_a_worker_imports_the_sdk_when_code_asks_for_a_tracer_and_not_before():
+    script = """
+import sys
+from graphorch_ray.model.trail import TraceContext
+from graphorch_ray.runtime.gather import Gatherer
+
+with Gatherer(TraceContext(1, 2)):
+    pass
+assert "opentelemetry.trace" in sys.modules and "opentelemetry.sdk.trace" not in sys.modules
+
+from opentelemetry import trace
+
+early = trace.get_tracer("early")
+with Gatherer(TraceContext(1, 3)) as gatherer:
+    with early.start_as_current_span("first"):
+        pass
+    with trace.get_tracer_provider().get_tracer("late").start_as_current_span("second"):
+        pass
+print([(span.name, span.trace_id, span.parent_id) for span in gatherer.trail().spans])
+from opentelemetry.sdk.trace import TracerProvider
+
+assert isinstance(trace.get_tracer_provider(), TracerProvider)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], timeout=60, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == str([("first", 1, 3), ("second", 1, 3)])

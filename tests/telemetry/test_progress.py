@@ -7,7 +7,9 @@ import sys
 import time
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from graphorch_ray import (
     GraphExecutionError,
@@ -98,6 +100,19 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over():
     assert "█" * 12 + "░" * 12 + " one, two" in text
     assert "\x1b[" in text
     assert "g: finished in" in text.splitlines()[-1]
+
+
+def test_a_narrow_terminal_gets_the_beginning_of_each_line():
+    out = io.StringIO()
+    display = TerminalDisplay(Console(file=out, force_terminal=True, width=30))
+    counts = Counts()
+    counts.out.update({key: key for key in ("[bold]one", "名前名前")})
+    display.draw(counts)
+    display.close(counts)
+    shown = [line for line in out.getvalue().splitlines() if "…" in line]
+    assert len(shown) == 4  # two lines, and both again before they are wiped out
+    assert all(cell_len(Text.from_ansi(line).plain) <= 30 for line in shown)
+    assert shown[1].startswith("░" * 24 + " [bol")
 
 
 def test_lines_are_few():

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import GraphWarning
 from ...model import Graph
-from ..broadcast import Ignored
+from ...model.attempt import AttemptFacts, AttemptKey, Launch
+from ..broadcast import TOLD_DIRECTLY, Ignored
+from ..edges_taken import EdgesTaken
 from ..event import Event
-from ..events import CodeEnded, CodeStarted, RunStarted
+from ..events import RunStarted
 from ..hub import EventHub
 from ..settings import settings
+
+if TYPE_CHECKING:
+    from ..spans import SpanMaker
 
 
 class RunRecord:
@@ -25,13 +31,14 @@ class RunRecord:
         graph: the graph that they run.
     """
 
-    ignores: ClassVar[Ignored] = frozenset((CodeStarted, CodeEnded))  # as the spans' maker does
+    ignores: ClassVar[Ignored] = TOLD_DIRECTLY
 
     def __init__(self, hub: EventHub, graph: Graph) -> None:
         self._graph = graph
         self._wanted: dict[Path, None] = {}
         self._spans: list[Any] = []
-        self._maker: Any = None
+        self._maker: SpanMaker | None = None
+        self._nodes = hub.nodes
         hub.add(self)
 
     def on_event(self, event: Event) -> None:
@@ -48,7 +55,21 @@ class RunRecord:
 
         self._spans = []
         provider = TracerProvider(shutdown_on_exit=False)
-        self._maker = SpanMaker(self._graph, provider, self._spans.append, settings())
+        self._maker = SpanMaker(self._graph, provider, self._spans.append, settings(), self._nodes)
+
+    def launched(self, launches: Sequence[Launch], time: float) -> Sequence[Launch]:
+        """Attempts are handed out."""
+        return launches if self._maker is None else self._maker.launched(launches, time)
+
+    def succeeded(self, key: AttemptKey, facts: AttemptFacts, time: float) -> None:
+        """An attempt gave a state."""
+        if self._maker is not None:
+            self._maker.succeeded(key, facts, time)
+
+    def edges_taken(self, taken: EdgesTaken) -> None:
+        """A barrier passed."""
+        if self._maker is not None:
+            self._maker.edges_taken(taken)
 
     def want(self, path: str | os.PathLike[str]) -> None:
         """Have the report written when the run ends."""
