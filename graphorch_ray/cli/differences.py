@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from ..checkpoint import CheckpointDescription, Description
-from ..checkpoint.arrays import ARRAY
-from ..checkpoint.decoder import Document, parse
-from ..checkpoint.description import MAX_LEVELS, Describer
-from ..checkpoint.kinds import Mark, Outline, Reader
+from ..checkpoint.encoding.arrays import ARRAY
+from ..checkpoint.encoding.decoder import Document, parse
+from ..checkpoint.encoding.description import MAX_LEVELS, Describer
+from ..checkpoint.encoding.kinds import Mark, Outline, Reader
 from ..checkpoint.manifest import Blob, Manifest, Stored
 from ..errors import CheckpointError
 
