@@ -217,3 +217,16 @@ def test_checker_lets_an_ordinary_run_pass(tmp_path: Path) -> None:
 def test_checker_sees_a_long_module(tmp_path: Path) -> None:
     root = package(tmp_path, {"engine/x.py": "x = 1\n" * (MAX_LINES + 1)})
     assert long_modules(root) == [f"engine/x.py: {MAX_LINES + 1} lines"]
+
+
+def test_in_the_runtime_only_the_ray_backend_knows_ray() -> None:
+    """And the rest of the runtime asks for that backend in one place, when it is wanted."""
+    outside = list((ROOT / "runtime").glob("*.py"))
+    assert outside
+    found = {
+        (path.name, name)
+        for path in outside
+        for _, name in imports(path, ROOT)
+        if name.split(".")[0] == "ray" or ".on_ray" in name
+    }
+    assert found == {("__init__.py", "graphorch_ray.runtime.on_ray.ray_pool")}

@@ -85,7 +85,7 @@ def test_all_is_sorted_and_importable() -> None:
 def test_a_worker_imports_nothing_that_only_a_driver_needs() -> None:
     """Each worker process pays for what it imports: the driver's half is a third of a second."""
     code = (
-        "import graphorch_ray.runtime.items, graphorch_ray.runtime.worker, sys\n"
+        "import graphorch_ray.runtime.on_ray.items, graphorch_ray.runtime.on_ray.worker, sys\n"
         "print(*(name for name in sys.modules if name.startswith('graphorch_ray.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -182,8 +182,8 @@ def _own_ray() -> Iterator[Finding]:
 
 
 def _cluster(address: str) -> Iterator[Finding]:
-    from ..runtime.ray_cluster import check_joinable
-    from ..runtime.ray_connect import probe
+    from ..runtime.on_ray.ray_cluster import check_joinable
+    from ..runtime.on_ray.ray_connect import probe
 
     began = time.monotonic()
     try:

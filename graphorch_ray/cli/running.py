@@ -453,7 +453,7 @@ def _check_files(how: dict[str, Any]) -> None:
 
 def connect() -> None:
     """Have a Ray before signals are taken care of, for it takes them over when it starts."""
-    from ..runtime.ray_connect import ensure_ray, say
+    from ..runtime.on_ray.ray_connect import ensure_ray, say
 
     connected = ensure_ray()
     if connected is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import ClusterConnectionError
-from ..runtime.ray_connect import ensure_ray, say
+from ..runtime.on_ray.ray_connect import ensure_ray, say
 
 NAMESPACE = "graphorch_ray"
 """Ray's namespace of all hosted runs, and of their notes."""

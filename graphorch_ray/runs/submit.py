@@ -19,9 +19,15 @@ from ..errors import CheckpointError, GraphWarning, RunExistsError
 from ..policies import NodeOptions
 from ..run import Run
 from ..runtime import make_pool
-from ..runtime.modules import import_path, ship_unreachable_modules
+from ..runtime.on_ray.modules import import_path, ship_unreachable_modules
+from ..runtime.on_ray.resources import (
+    check_possible,
+    machines,
+    machines_to_come,
+    ray_options,
+    request_of,
+)
 from ..runtime.payload import Payload
-from ..runtime.resources import check_possible, machines, machines_to_come, ray_options, request_of
 from .actor import hosted_run
 from .assignment import Assignment, pack_policy, pack_run
 from .cluster import (

@@ -18,7 +18,7 @@ def make_pool(backend: Backend) -> Pool:
     """A pool for one run. Ray is imported only where it is asked for."""
     if backend == "inline":
         return InlinePool()
-    from .ray_pool import RayPool
+    from .on_ray.ray_pool import RayPool
 
     return RayPool()
 

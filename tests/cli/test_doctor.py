@@ -122,8 +122,8 @@ def test_a_cluster_that_cannot_be_joined_is_told_before_it_is_tried(
 ) -> None:
     import dataclasses
 
-    from graphorch_ray.runtime import ray_connect
-    from graphorch_ray.runtime.ray_cluster import describe
+    from graphorch_ray.runtime.on_ray import ray_connect
+    from graphorch_ray.runtime.on_ray.ray_cluster import describe
 
     def changed(address: str, timeout: float) -> Any:
         found = describe(address, timeout)

@@ -20,9 +20,9 @@ from graphorch_ray import (
     node_action,
 )
 from graphorch_ray.model.attempt import AttemptKey, Launch
-from graphorch_ray.runtime.batches import BATCH_BYTES, BATCH_SECONDS, Timing, Timings
-from graphorch_ray.runtime.handles import StateHandle
-from graphorch_ray.runtime.lanes import Pending
+from graphorch_ray.runtime.on_ray.batches import BATCH_BYTES, BATCH_SECONDS, Timing, Timings
+from graphorch_ray.runtime.on_ray.handles import StateHandle
+from graphorch_ray.runtime.on_ray.lanes import Pending
 from graphorch_ray.runtime.payload import dump
 
 from .nodes import echo, fail, fallback, gather, once, star

@@ -21,10 +21,15 @@ from graphorch_ray import (
     aggregator_action,
     node_action,
 )
-from graphorch_ray.runtime.capacity import Capacity, ClusterWatch
-from graphorch_ray.runtime.lane_table import LaneTable
+from graphorch_ray.runtime.on_ray.capacity import Capacity, ClusterWatch
+from graphorch_ray.runtime.on_ray.lane_table import LaneTable
+from graphorch_ray.runtime.on_ray.resources import (
+    NODE_GROUP_LABEL,
+    Ledger,
+    Machine,
+    machines_to_come,
+)
 from graphorch_ray.runtime.pool import RunContext
-from graphorch_ray.runtime.resources import NODE_GROUP_LABEL, Ledger, Machine, machines_to_come
 
 
 def cluster(*cpus: float) -> list[Machine]:
@@ -131,16 +136,17 @@ def test_E4_where_groups_do_not_tell_their_limits_as_much_again_may_come(monkeyp
 
 
 def test_E4_nodes_ask_for_whole_cores_where_an_autoscaler_can_add_them(monkeypatch):
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.machines", lambda held: cluster(0))
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.machines", lambda held: cluster(0))
     graph = star(*(ProcessingNode(f"n{i}", echo) for i in range(4)))
     monkeypatch.setattr(
-        "graphorch_ray.runtime.capacity.machines_to_come", lambda present, requests: cluster(2)
+        "graphorch_ray.runtime.on_ray.capacity.machines_to_come",
+        lambda present, requests: cluster(2),
     )
     capacity = Capacity(context(graph, 4), 0.0)
     assert (capacity.share, capacity.grows) == (1.0, True)
     assert all(capacity.ledger.fits({"CPU": cpus}) for cpus in (1, 2))
     monkeypatch.setattr(
-        "graphorch_ray.runtime.capacity.machines_to_come", lambda present, requests: []
+        "graphorch_ray.runtime.on_ray.capacity.machines_to_come", lambda present, requests: []
     )
     capacity = Capacity(context(graph, 4), 0.0)
     assert (capacity.share, capacity.grows) == (0.0, False)
@@ -150,7 +156,7 @@ def test_E4_nodes_ask_for_whole_cores_where_an_autoscaler_can_add_them(monkeypat
 
 
 async def test_the_cluster_is_looked_at_once_a_second_at_most(monkeypatch):
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.LOOK_SECONDS", 0.1)
     looked: list[bool] = []
 
     class Known:
@@ -199,7 +205,7 @@ def meeting(folder: Path, node_id: str, others: int):
 
 def test_E4_a_machine_that_is_added_takes_what_waits(monkeypatch, tmp_path, ray_session):
     there = cluster(1)
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.machines", lambda held: list(there))
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.machines", lambda held: list(there))
 
     def add(event):
         if event.name == "node_execution_attempt" and len(there) == 1:
@@ -214,9 +220,9 @@ def test_E4_a_machine_that_is_added_takes_what_waits(monkeypatch, tmp_path, ray_
 
 def test_E4_a_machine_that_has_gone_is_reckoned_with_no_longer(monkeypatch):
     there = cluster(2, 2)
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.machines", lambda held: list(there))
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.machines", lambda held: list(there))
     monkeypatch.setattr(
-        "graphorch_ray.runtime.capacity.machines_to_come", lambda present, requests: []
+        "graphorch_ray.runtime.on_ray.capacity.machines_to_come", lambda present, requests: []
     )
     capacity = Capacity(context(star(ProcessingNode("n", echo)), 4), 0.0)
     assert (capacity.cores, capacity.share) == (4, 1.0)
@@ -233,8 +239,8 @@ def test_E4_what_waits_asks_for_the_share_of_the_cluster_as_it_is(
     monkeypatch, tmp_path, ray_session
 ):
     there = cluster(1)
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.machines", lambda held: list(there))
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.process_limit", lambda machines: 1)
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.machines", lambda held: list(there))
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.process_limit", lambda machines: 1)
     path, shares = str(tmp_path), []
 
     @node_action(batch=False)

@@ -22,7 +22,7 @@ from graphorch_ray import (
     current_execution,
     node_action,
 )
-from graphorch_ray.runtime.resources import (
+from graphorch_ray.runtime.on_ray.resources import (
     Ledger,
     Machine,
     check_possible,
@@ -299,9 +299,9 @@ def test_E4_what_an_autoscaler_could_add_is_waited_for_and_not_refused(monkeypat
 def test_E4_the_wait_for_an_autoscaler_is_bounded(monkeypatch, kind):
     to_come = [Machine({"CPU": 8.0, "GPU": 1.0}, {})]
     monkeypatch.setattr(
-        "graphorch_ray.runtime.capacity.machines_to_come", lambda present, requests: to_come
+        "graphorch_ray.runtime.on_ray.capacity.machines_to_come", lambda present, requests: to_come
     )
-    monkeypatch.setattr("graphorch_ray.runtime.capacity.MACHINE_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("graphorch_ray.runtime.on_ray.capacity.MACHINE_WAIT_SECONDS", 0.3)
     if kind == "task":
         node = ProcessingNode("n", echo, num_gpus=1)
     else:

@@ -22,7 +22,7 @@ from graphorch_ray import (
     State,
     node_action,
 )
-from graphorch_ray.runtime.ray_connect import probe
+from graphorch_ray.runtime.on_ray.ray_connect import probe
 
 from .nodes import chain, echo, label, star
 

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..model.nodes import Node
-from .pool import RunContext
+from ...model.nodes import Node
+from ..pool import RunContext
 from .resources import (
     Ledger,
     Machine,

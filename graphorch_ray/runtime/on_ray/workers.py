@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .attempt import CLEANUP_SECONDS
+from ..attempt import CLEANUP_SECONDS
 from .lanes import BLOCKED_GRACE_SECONDS, Pending
 from .ray_errors import is_dead_actor
 from .stream import Stream

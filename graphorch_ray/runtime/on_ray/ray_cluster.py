@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import ClusterConnectionError
+from ...errors import ClusterConnectionError
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.attempt import AttemptFacts
+from ...model.attempt import AttemptFacts
 from .lanes import Pending
 from .task_lane import TaskLane
 from .wire import Done, Failed, Where

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SerializationError
-from ..model.graph import Graph
-from ..model.nodes import AggregatorNode, ProcessingNode, ToolNode
+from ...errors import SerializationError
+from ...model.graph import Graph
+from ...model.nodes import AggregatorNode, ProcessingNode, ToolNode
+from ..payload import Payload, dump_code, picklable
+from ..pool import router_of
+from ..stored import StoredPayload
 from .modules import import_path
-from .payload import Payload, dump_code, picklable
-from .pool import router_of
-from .stored import StoredPayload
 from .wire import Shipped
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..model.attempt import Failure, Launch
-from ..model.nodes import Node
+from ...model.attempt import Failure, Launch
+from ...model.nodes import Node
 from .handles import StateHandle
 from .stream import Answer, Stream
 from .wire import Where

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ray import exceptions
 
-from ..model.attempt import Failure
-from .failures import capture
+from ...model.attempt import Failure
+from ..failures import capture
 
 
 def is_dead_actor(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..model.nodes import Node
+from ...model.nodes import Node
 from .lanes import DriverLane, Lane, Pending
 from .resources import ray_options, request_of
 from .task_lane import TaskLane

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..model.edges import ConcreteEdge, ConditionalEdge
-from ..model.graph import Graph
-from ..model.nodes import Node
+from ...model.edges import ConcreteEdge, ConditionalEdge
+from ...model.graph import Graph
+from ...model.nodes import Node
 from .jobs import JobWriter
 from .wire import Step
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..model.edges import ConditionalEdge
-from ..model.nodes import Node
+from ...model.edges import ConditionalEdge
+from ...model.nodes import Node
+from ..payload import Payload
+from ..pool import RunContext
+from ..stored import StoredPayload
 from .handles import CodeShelf
 from .lanes import Pending
-from .payload import Payload
-from .pool import RunContext
-from .stored import StoredPayload
 from .wire import Item, Job, Kind, Track
 
 

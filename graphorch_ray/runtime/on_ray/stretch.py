@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..model.attempt import AttemptKey, Launch
-from ..model.nodes import Node
+from ...model.attempt import AttemptKey, Launch
+from ...model.nodes import Node
 from .lanes import Pending
 from .task_call import TaskCall
 from .tracks import Tracks

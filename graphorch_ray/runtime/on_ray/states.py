@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-from ..errors import GraphOrchestratorException, StateLostError
-from ..model.attempt import AttemptEvent, AttemptFailed, AttemptSucceeded, Launch
-from ..state import State
+from ...errors import GraphOrchestratorException, StateLostError
+from ...model.attempt import AttemptEvent, AttemptFailed, AttemptSucceeded, Launch
+from ...state import State
+from ..payload import Payload, dump
+from ..pool import PoolFacts
+from ..stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
 from .handles import StateHandle
-from .payload import Payload, dump
-from .pool import PoolFacts
 from .ray_errors import is_lost
-from .stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
 
 RECIPES_KEPT = 10_000
 """Node executions that can be run once more for a state that was lost: the latest ones."""

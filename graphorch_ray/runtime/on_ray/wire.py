@@ -14,14 +14,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from ..errors import SerializationError
-from ..model.attempt import NOT_LOADED, Failure, Role
-from ..model.trail import TraceContext, Trail
-from .attempt import Code, Result, Work
-from .context import ExecutionInfo
-from .failures import capture, pack
-from .payload import Payload, load_code
-from .stored import StoredPayload
+from ...errors import SerializationError
+from ...model.attempt import NOT_LOADED, Failure, Role
+from ...model.trail import TraceContext, Trail
+from ..attempt import Code, Result, Work
+from ..context import ExecutionInfo
+from ..failures import capture, pack
+from ..payload import Payload, load_code
+from ..stored import StoredPayload
 
 CACHED_CODES = 4096
 """Pieces of node code that a worker process keeps loaded, at most."""

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from ..model.ai import AIActionBase, ensure_model
-from ..model.nodes import AINode
-from .attempt import Work, run_on_loop
-from .gather import Gatherer, import_tracing, settle_in
+from ...model.ai import AIActionBase, ensure_model
+from ...model.nodes import AINode
+from ..attempt import Work, run_on_loop
+from ..gather import Gatherer, import_tracing, settle_in
+from ..payload import Payload
+from ..threads import DaemonThreads
 from .items import codes, where
-from .payload import Payload
-from .threads import DaemonThreads
 from .wire import (
     MESSAGES_PER_REPORT,
     Blocked,

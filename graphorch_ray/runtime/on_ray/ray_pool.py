@@ -9,34 +9,34 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from ..errors import NodeTimeoutError, ResourceRequestError
-from ..model.attempt import (
+from ...errors import NodeTimeoutError, ResourceRequestError
+from ...model.attempt import (
     AttemptEvent,
     AttemptFailed,
     AttemptSucceeded,
     Failure,
     Launch,
 )
-from ..model.nodes import Node
-from ..state import State
+from ...model.nodes import Node
+from ...state import State
+from ..driver import DriverSide, Inputs
+from ..failures import capture, unpack
+from ..payload import Payload
+from ..pool import PoolFacts, RunContext
+from ..routers import Told
+from ..stored import Stored, StoredPayload, Vault
 from . import capacity
 from .batches import Timings
 from .capacity import Capacity, ClusterWatch
-from .driver import DriverSide, Inputs
 from .facts import facts_of
-from .failures import capture, unpack
 from .handles import CodeShelf, StateHandle
 from .jobs import JobWriter
 from .lane_table import LaneTable
 from .lanes import KILL_SECONDS, Lane, Pending
 from .modules import ship_unreachable_modules
-from .payload import Payload
-from .pool import PoolFacts, RunContext
 from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
-from .routers import Told
 from .states import States, tell_made
-from .stored import Stored, StoredPayload, Vault
 from .stream import Inbox
 from .stretch import Stretches
 from .task_lane import TaskLane

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from .attempt import Result, run_blocking
+from ..attempt import Result, run_blocking
+from ..gather import settle_in
+from ..payload import Payload
 from .batches import BATCH_SECONDS, SLICE_SECONDS
-from .gather import settle_in
-from .payload import Payload
 from .wire import (
     CodeCache,
     Done,

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..errors import ResourceRequestError
-from ..policies import NodeOptions
+from ...errors import ResourceRequestError
+from ...policies import NodeOptions
 
 MANY_MACHINES = 100
 """How many machines of a kind are reckoned with where an autoscaler sets no limit."""

@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any
 
-from ..errors import ClusterConnectionError
+from ...errors import ClusterConnectionError
 from .ray_cluster import Cluster, check_joinable, describe
 
 CONNECT_SECONDS = 10.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..model.nodes import Node
+from ...model.nodes import Node
 
 if TYPE_CHECKING:
     from .lanes import Pending

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .attempt import CLEANUP_SECONDS
+from ..attempt import CLEANUP_SECONDS
 from .lanes import BLOCKED_GRACE_SECONDS, KILL_SECONDS, Pending
 from .ray_errors import infrastructure_failure, is_configuration
 from .wire import Done, Failed, Report, Started, Stopped, Unstarted
