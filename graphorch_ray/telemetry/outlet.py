@@ -20,10 +20,14 @@ QUEUED = 100_000
 """Items that wait for one exporter, at most; of a span, about a kilobyte each."""
 
 BATCH = 512
-"""Items in one call of an exporter, at most; so many are taken away at once."""
+"""Items in one call of an exporter, at most; so many are taken away together."""
 
 LINGER_SECONDS = 0.2
 """How long the thread gathers items before it takes them away."""
+
+HURRY = 8_192
+"""Items at which it lingers no longer. While a run makes many at once, taking them away beside it
+would cost both: they would wait for each other, and spoil each other's caches."""
 
 HANG_SECONDS = 10.0
 """A call of an exporter that takes longer than this is reported as hanging."""
@@ -59,7 +63,7 @@ class Outlet:
                 self._report_stall()
             return
         self._items.append(item)
-        if len(self._items) == BATCH:
+        if len(self._items) == HURRY:
             self._hurry.set()
         since = self._busy_since
         if since is not None and time.monotonic() - since > HANG_SECONDS:

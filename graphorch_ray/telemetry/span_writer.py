@@ -37,11 +37,6 @@ Happened = tuple[str, int, Mapping[str, Any]]
 """An event on a span: its name, Unix nanoseconds and facts."""
 
 
-def nanoseconds(seconds: float) -> int:
-    """Unix nanoseconds of Unix seconds."""
-    return int(seconds * 1e9)
-
-
 class GraphSpan(ReadableSpan):
     """A span that has been through the redact hook."""
 
@@ -197,8 +192,8 @@ class Ended:
         self.notes.append(event)
 
     def at(self, seconds: float) -> int:
-        """When something happened on it; what led to it counts as its start."""
-        return nanoseconds(seconds if seconds > self.start else self.start)
+        """When something happened on it, in Unix nanoseconds; not before its start."""
+        return int((seconds if seconds > self.start else self.start) * 1e9)
 
     @property
     def sampled(self) -> bool:
@@ -233,7 +228,7 @@ class Ended:
             SpanKind.INTERNAL,
             None,
             status,
-            nanoseconds(self.start),
+            int(self.start * 1e9),
             self.at(self.end),
             SCOPE,
         )
