@@ -130,6 +130,7 @@ def medians(rounds: int, figures: Callable[[], Figures]) -> Figures:
 def driver_time(rounds: int, backend: str, workers: int) -> Figures:
     """Microseconds of driver time for each span."""
     run = run_of(star_of(nothing, WIDTH), workers, backend)
+    Discards.spans = Discards.attributes = Discards.events = 0
     telemetry.configure(exporters=[Discards()])
     run()  # tells how many spans there are
     telemetry.shutdown()

@@ -14,12 +14,14 @@ from graphorch_ray import (
     CheckpointData,
     GraphExecutionError,
     GraphExecutor,
+    GraphWarning,
     ProcessingNode,
     RetryPolicy,
     State,
     telemetry,
 )
-from graphorch_ray.telemetry.span_writer import OpenSpan
+from graphorch_ray.telemetry.span_writer import Ended
+from graphorch_ray.telemetry.spans import SpanMaker
 from tests.runtime.nodes import chain, echo, fail, fallback, star
 from tests.telemetry.conftest import events
 
@@ -118,7 +120,7 @@ def test_with_nothing_configured_no_span_is_made(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a span was made")
 
-    for kind in (ReadableSpan, OpenSpan):
+    for kind in (ReadableSpan, Ended):
         monkeypatch.setattr(kind, "__init__", refuse)
     telemetry.shutdown()
     run = executor(chain(ProcessingNode("a", echo)))
@@ -179,3 +181,18 @@ def test_a_report_can_be_had_with_nothing_configured(tmp_path):
     unrecorded.run()
     with pytest.raises(RuntimeError, match="before executor"):
         unrecorded.report(tmp_path / "no.html")
+
+
+@pytest.mark.parametrize("told", ["launched", "succeeded", "edges_taken"])
+def test_spans_that_cannot_be_made_are_reported_once_and_cost_the_run_nothing(
+    spans, monkeypatch, told
+):
+    def breaks(self, *facts):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(SpanMaker, told, breaks)
+    executor = GraphExecutor(chain(ProcessingNode("a", echo)), State([1]), backend="inline")
+    with pytest.warns(GraphWarning, match="SpanMaker failed at .* RuntimeError: broken") as caught:
+        executor.run()
+    assert len(caught) == 1
+    assert executor.summary.status == "finished"
