@@ -1,6 +1,6 @@
 """Fifty runs at once, from five processes, on one cluster whose workers are killed at random.
 
-It lasts a minute; GRAPHORCH_CHAOS_SECONDS asks for another length.
+It lasts forty seconds; GRAPHORCH_CHAOS_SECONDS asks for another length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = float(os.environ.get("GRAPHORCH_CHAOS_SECONDS", "60"))
+SECONDS = float(os.environ.get("GRAPHORCH_CHAOS_SECONDS", "40"))
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 240)]
 

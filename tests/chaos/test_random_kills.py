@@ -27,7 +27,7 @@ from tests.runtime.nodes import gather
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_session")]
 
-ROUNDS = 3
+ROUNDS = 2
 RUNS = 15
 
 
