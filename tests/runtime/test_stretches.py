@@ -23,11 +23,19 @@ from graphorch_ray import (
     node_action,
     routing_function,
 )
+from graphorch_ray.runtime.on_ray import batches
 from graphorch_ray.telemetry.events import NodeCompleted
 
 from .nodes import fallback, gather, once
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(autouse=True)
+def short_is_short_on_a_busy_machine(request, monkeypatch):
+    """The functions here are short, however long others keep the cores from them."""
+    if request.function is not test_what_was_long_once_is_not_run_ahead:
+        monkeypatch.setattr(batches, "SHORT_SECONDS", 2 * batches.BATCH_SECONDS)
 
 
 def line_of(nodes, fallbacks=None):
