@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .executor import GraphExecutor
 
 QUICK_SECONDS = 0.004
-"""A place on local disk that commits this fast is written to without a thread.
+"""A disk of this machine's own that commits this fast is written to without a thread.
 
 The way to a thread and back takes as long as such a commit does, and slow disks are not waited
 for on the event loop: each commit says how the next one is made."""
@@ -339,7 +339,7 @@ class Keeper:
             kept = await self._pool.save(handles)
             manifest = self._manifest(snapshot, dict(zip(handles, kept, strict=True)))
             reused = [blob for item in kept for blob in item.reused]
-            if self._took < QUICK_SECONDS and self._store.local:
+            if self._took < QUICK_SECONDS and self._store.place.files().own_disk:
                 missing = self._commit(manifest, reused)
             else:
                 missing = await asyncio.to_thread(self._commit, manifest, reused)
@@ -387,7 +387,7 @@ class Keeper:
         )
 
     def _commit(self, manifest: Manifest, reused: Sequence[Blob]) -> list[Blob]:
-        started = time.perf_counter()
+        started, self._took = time.perf_counter(), float("inf")
         self._newest = self._line.commit(manifest)
         missing: list[Blob] = self._line.missing(reused)
         if not missing:

@@ -278,8 +278,7 @@ class Run:
         if not self._events:
             if not self._nodes and not self._asked:
                 self._clock.idle()
-            if not self._events:
-                await self._pool.wait(self._mailbox)
+            if not self._events and await self._pool.wait(self._mailbox):
                 self._yielded = time.monotonic()
         if time.monotonic() - self._yielded > YIELD_SECONDS:  # answers were there at once
             await asyncio.sleep(0)

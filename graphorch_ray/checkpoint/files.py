@@ -46,6 +46,10 @@ class Files(Protocol):
     def atomic(self) -> bool:
         """Whether a created file appears whole, and of racing writers all but one fail."""
 
+    @property
+    def own_disk(self) -> bool:
+        """Whether files are known to be on a disk of this machine's own."""
+
     def create(self, name: str, data: bytes) -> None:
         """Write a new file; `FileExistsError` where there is one. It is durable on return."""
 
@@ -104,6 +108,7 @@ class LocalFiles:
     """
 
     local = True
+    own_disk = False
 
     def __init__(self, root: str) -> None:
         self.url = self.root = root
@@ -122,7 +127,7 @@ class LocalFiles:
             beside = self._beside(folder)
             with _new_file(beside) as file:
                 _write(file, (data,))
-                names_first = _is_own_disk(file)
+                names_first = self.own_disk = _is_own_disk(file)
                 if not names_first:
                     _sync(file)
                 try:
@@ -132,7 +137,7 @@ class LocalFiles:
                         raise
                     self._linkless = True
                 os.unlink(beside)
-                if names_first:
+                if names_first and not self._linkless:
                     try:
                         _sync(file)
                     except BaseException:

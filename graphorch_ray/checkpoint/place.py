@@ -140,6 +140,11 @@ class PatientFiles:
         """As in `Files`."""
         return self._files.atomic
 
+    @property
+    def own_disk(self) -> bool:
+        """As in `Files`."""
+        return self._files.own_disk
+
     def create(self, name: str, data: bytes) -> None:
         """Write a new file; that it is there with this very content is success.
 

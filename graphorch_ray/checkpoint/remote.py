@@ -66,6 +66,7 @@ class FsspecFiles:
     """
 
     local = False
+    own_disk = False
 
     def __init__(
         self, fs: AbstractFileSystem, root: str, url: str, client: tuple[object, ...] = ()

@@ -180,10 +180,14 @@ class _Comparison:
     def _arrays(self, place: str, before: Any, after: Any, kind: str) -> Iterator[Change]:
         import numpy as np
 
-        if self._before.digest(before[-1]) == self._after.digest(after[-1]):
+        same_form = before[1:-1] == after[1:-1]
+        if same_form and self._before.digest(before[-1]) == self._after.digest(after[-1]):
             return
         old = ARRAY.read(before[1:], cast(Reader, self._before))
         new = ARRAY.read(after[1:], cast(Reader, self._after))
+        if old.dtype != new.dtype:
+            yield place, f"{kind} of {old.dtype}", f"{kind} of {new.dtype}"
+            return
         raw_old, raw_new = (
             np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}")
             for array in (old, new)

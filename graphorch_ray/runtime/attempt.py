@@ -12,7 +12,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import NodeTimeoutError
 from ..model.attempt import Failure
@@ -27,9 +27,6 @@ from .threads import DaemonThreads
 
 CLEANUP_SECONDS = 1.0
 """How long a cancelled coroutine has for its ``finally`` before it is given up."""
-
-Host = Callable[[Awaitable[Any]], Any]
-"""Awaits something on an event loop, for a thread that waits for what it gives."""
 
 Code = Callable[[Any], Any]
 """Node code as shipped: takes a state (an aggregator's: the list), gives one or an awaitable."""
@@ -82,6 +79,17 @@ class Result:
     abandoned: bool = False
     trail: Trail | None = None
     awaitable: Awaitable[Any] | None = None
+
+
+class Host(Protocol):
+    """Who waits, on an event loop, for an attempt that runs in a thread."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def wait_for(self, answer: Awaitable[Any]) -> str | Failure:
+        """In the thread: have a router's answer awaited on the event loop."""
 
 
 class _TimeUp(BaseException):
@@ -141,10 +149,11 @@ def _called_here(work: Work, host: Host | None) -> Result:
     except BaseException as error:
         return Result(None, {}, _captured(error), started, time.time())
     else:
-        routes = {
-            edge: _ask_blocking(router, payload, host or _await_here)
-            for edge, router in work.routers.items()
-        }
+        routes: dict[int, str | Failure] = {}
+        for edge, router in work.routers.items():
+            if host is not None and host.given_up:
+                break
+            routes[edge] = _ask_blocking(router, payload, host)
         return Result(payload, routes, None, started, time.time())
     finally:
         current.reset(token)
@@ -166,11 +175,13 @@ def _run_on_own_loop(work: Work) -> Result:
         asyncio.set_event_loop(None)
 
 
-def _ask_blocking(router: Code, payload: Payload, host: Host) -> str | Failure:
+def _ask_blocking(router: Code, payload: Payload, host: Host | None) -> str | Failure:
     try:
         answer = router(payload.load())
         if inspect.isawaitable(answer):
-            answer = host(answer)
+            if host is not None:
+                return host.wait_for(answer)
+            answer = _await_here(answer)
         return _plain(answer)
     except BaseException as error:
         return capture(error)
@@ -181,13 +192,12 @@ def _plain(answer: Any) -> str:
     return str.__str__(answer) if isinstance(answer, str) else str(answer)
 
 
-async def awaited(awaitable: Awaitable[Any]) -> Any:
-    """A coroutine around what can be awaited."""
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
 def _await_here(awaitable: Awaitable[Any]) -> Any:
-    return run_to_end(awaited(awaitable))
+    return run_to_end(_awaited(awaitable))
 
 
 async def run_on_loop(
@@ -329,9 +339,10 @@ async def waited_for(answer: Awaitable[Any]) -> str | Failure:
     """What a router says that gives something to be awaited."""
     try:
         return _plain(await answer)
-    except asyncio.CancelledError:
-        raise
     except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # from outside, not by what it awaits
         return capture(error)
 
 

@@ -130,6 +130,13 @@ class DriverSide:
         attempt = ThreadedAttempt(work, self._threads, told)
         self._running[attempt] = launch
 
+    def wait_for(self, launch: Launch, seconds: float) -> bool:
+        """Block the event loop until an attempt in a thread is answered, if that is soon."""
+        for attempt, running in self._running.items():
+            if running is launch and isinstance(attempt, ThreadedAttempt):
+                return attempt.wait(seconds)
+        return False
+
     def _add_task(self, launch: Launch, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._running[task] = launch

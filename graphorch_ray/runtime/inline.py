@@ -17,6 +17,9 @@ from .stored import SMALL_SAVE_BYTES, Stored, StoredPayload, Vault
 
 Handle = Payload | StoredPayload
 
+QUICK_SECONDS = 0.0005
+"""A sync node that took less the last time is waited for without the event loop, that long."""
+
 STAGGER_SECONDS = 0.02
 """How long a sync node has the process to itself before the next one starts beside it."""
 
@@ -35,6 +38,7 @@ class InlinePool:
         self.facts = PoolFacts()
         self.vault: Vault | None = None
         self._queue: deque[Launch] = deque()
+        self._quick: dict[str, bool] = {}  # nodes whose last execution was over at once
         self._used = 0
         self._first: Launch | None = None  # the sync node that the next one waits a moment for
         self._first_began = 0.0
@@ -96,6 +100,9 @@ class InlinePool:
 
     def _ended(self, launch: Launch, event: AttemptEvent, payload: Payload | None) -> None:
         self._used -= 1
+        started, ended = event.facts.started, event.facts.ended
+        if started is not None and ended is not None:
+            self._quick[launch.node_id] = ended - started < QUICK_SECONDS
         self._finished(launch, event, payload)
         self._overtake(launch)
         self._pump()
@@ -107,9 +114,15 @@ class InlinePool:
         """Ask a router."""
         self._driver.routers.ask(owner_id, edge, state, told)
 
-    async def wait(self, mailbox: asyncio.Event) -> None:
-        """Wait on the event loop."""
+    async def wait(self, mailbox: asyncio.Event) -> bool:
+        """Wait on the event loop; but for what is surely over at once, in this thread."""
+        launch = self._first
+        if launch is not None and self._used == 1 and self._quick.get(launch.node_id):
+            self._quick[launch.node_id] = False  # until it has shown that it still is
+            if self._driver.wait_for(launch, QUICK_SECONDS):
+                return False
         await mailbox.wait()
+        return True
 
     async def stop(self) -> None:
         """Cancel coroutines, give up threads."""

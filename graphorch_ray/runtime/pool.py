@@ -97,8 +97,12 @@ class Pool(Protocol):
     ) -> None:
         """Ask the router of a node's outgoing edge, in the driver; `told` is told its answer."""
 
-    async def wait(self, mailbox: asyncio.Event) -> None:
-        """Wait until `mailbox` is set, in the way that is right where the driver runs."""
+    async def wait(self, mailbox: asyncio.Event) -> bool:
+        """Wait until `mailbox` is set, in the way that is right where the driver runs.
+
+        Returns:
+            Whether the rest of the event loop could run meanwhile.
+        """
 
     async def stop(self) -> None:
         """Stop every attempt, running or not; return when none runs any more."""

@@ -81,8 +81,12 @@ class Routers:
         self._await(owner_id, answer(), told)
 
     def _await(self, owner_id: str, answer: Awaitable[str | Failure], told: Told) -> None:
+        stops = self._stops
+
         async def tell() -> None:
-            told(await answer)
+            said = await answer
+            if stops == self._stops:
+                told(said)
 
         task = asyncio.get_running_loop().create_task(tell())
         self._tasks[task] = owner_id

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import NodeTimeoutError
-from .attempt import Result, Work, awaited, run_here
+from ..model.attempt import Failure
+from .attempt import Result, Work, run_here, waited_for
 from .failures import capture
 from .gather import Gatherer
 from .threads import DaemonThreads
@@ -26,19 +27,25 @@ class ThreadedAttempt:
 
     Attributes:
         gatherer: what gathers what the code leaves behind.
+        given_up: nobody waits for the answer any more.
     """
 
     def __init__(self, work: Work, threads: DaemonThreads, told: Callable[[Result], None]) -> None:
         self.gatherer = Gatherer(work.trace)
+        self.given_up = False
         self._work = work
         self._told: Callable[[Result], None] | None = told
         self._loop = asyncio.get_running_loop()
-        self._routing: Future[Any] | None = None
+        self._routing: Future[str | Failure] | None = None
         self._started = time.time()
         self._timer: asyncio.TimerHandle | None = None
         if work.timeout is not None:
             self._timer = self._loop.call_later(work.timeout, self._expire)
-        threads.submit(self._settle, self._run)
+        self._handover = threads.submit(self._settle, self._run)
+
+    def wait(self, seconds: float) -> bool:
+        """Block the event loop until it is answered; says whether that was in time."""
+        return self._handover.wait(seconds)
 
     @property
     def routing(self) -> bool:
@@ -47,7 +54,7 @@ class ThreadedAttempt:
 
     def cancel(self) -> None:
         """Give it up. Its thread goes on until the code returns, and nobody is told."""
-        self._told = None
+        self._told, self.given_up = None, True
         self.gatherer.give_up()
         if self._timer is not None:
             self._timer.cancel()
@@ -55,12 +62,17 @@ class ThreadedAttempt:
             self._routing.cancel()
 
     def _run(self) -> Result:
-        return run_here(self._work, self.gatherer, self._await)
+        return run_here(self._work, self.gatherer, self)
 
-    def _await(self, awaitable: Awaitable[Any]) -> Any:
+    def wait_for(self, answer: Awaitable[Any]) -> str | Failure:
         """What a router's answer gives on the event loop, whose own it may be bound to."""
-        self._routing = asyncio.run_coroutine_threadsafe(awaited(awaitable), self._loop)
-        return self._routing.result()
+        routing = self._routing = asyncio.run_coroutine_threadsafe(waited_for(answer), self._loop)
+        if self.given_up:  # it was a moment ago, and has not seen this
+            routing.cancel()
+        try:
+            return routing.result()
+        finally:
+            self._routing = None
 
     def _settle(self, result: Result | None, error: BaseException | None) -> None:
         told = self._told
@@ -71,6 +83,7 @@ class ThreadedAttempt:
             result = Result(None, {}, capture(error), self._started, time.time())
         if self._timer is not None:
             self._timer.cancel()
+        self._told = None  # it knows this attempt: what both hold is to go at once
         told(result)
 
     def _expire(self) -> None:
@@ -78,9 +91,10 @@ class ThreadedAttempt:
         told = self._told
         if told is None:
             return
+        abandoned = not self.routing
         self.cancel()
         work = self._work
         assert work.timeout is not None
         failure = capture(NodeTimeoutError(work.info.running_node_id, work.timeout), "timeout")
         trail = self.gatherer.trail()
-        told(Result(None, {}, failure, self._started, time.time(), abandoned=True, trail=trail))
+        told(Result(None, {}, failure, self._started, time.time(), abandoned, trail))

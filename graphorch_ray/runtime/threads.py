@@ -13,7 +13,60 @@ from typing import Any
 IDLE_SECONDS = 5.0
 """How long a thread waits for more work before it ends."""
 
-_Job = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
+Settle = Callable[[Any, BaseException | None], None]
+"""Told what a function gave, or what it raised."""
+
+_Job = tuple[Callable[[], Any], Settle]
+
+
+class Handover:
+    """Brings what a function gave from its thread to the event loop that asked for it.
+
+    Args:
+        settle: called on the event loop, once, in the context of whoever asked.
+    """
+
+    def __init__(self, settle: Settle) -> None:
+        self._settle: Settle | None = settle
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._lock = threading.Lock()
+        self._given: tuple[Any, BaseException | None] | None = None
+        self._waiter: threading.Lock | None = None
+
+    def give(self, value: Any, error: BaseException | None) -> None:
+        """In the thread: hand it over."""
+        with self._lock:
+            self._given = (value, error)
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.release()
+            return
+        with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits any more
+            self._loop.call_soon_threadsafe(self._take, context=self._context)
+
+    def wait(self, seconds: float) -> bool:
+        """On the event loop: block it until it is handed over; says whether that was in time.
+
+        A thread that waits for another is woken in half of the time that an event loop takes.
+        """
+        with self._lock:
+            waiter = None
+            if self._given is None:
+                waiter = self._waiter = threading.Lock()
+                waiter.acquire()
+        if waiter is not None and not waiter.acquire(timeout=seconds):
+            with self._lock:
+                if self._given is None:
+                    self._waiter = None
+                    return False
+        self._take()
+        return True
+
+    def _take(self) -> None:
+        settle, given, self._settle, self._given = self._settle, self._given, None, None
+        if settle is not None and given is not None:
+            settle(*given)
 
 
 class DaemonThreads:
@@ -63,27 +116,21 @@ class DaemonThreads:
         self.submit(settle, function, *args)
         return await done
 
-    def submit(
-        self,
-        settle: Callable[[Any, BaseException | None], None],
-        function: Callable[..., Any],
-        *args: Any,
-    ) -> None:
+    def submit(self, settle: Settle, function: Callable[..., Any], *args: Any) -> Handover:
         """Call `function(*args)` in a thread; on this event loop `settle` is told what it gave."""
-        loop = asyncio.get_running_loop()
+        handover = Handover(settle)
         context = contextvars.copy_context()
-
-        def finish(value: Any, error: BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # a closed loop: nobody waits any more
-                loop.call_soon_threadsafe(settle, value, error)
-
-        job: _Job = (lambda: context.run(function, *args), finish)
+        job: _Job = (lambda: context.run(function, *args), handover.give)
         with self._lock:
             if self._free > 0:
                 self._free -= 1
                 self._jobs.put(job)
-                return
-        threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True).start()
+                return handover
+        try:
+            threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True).start()
+        except RuntimeError as error:  # the system has no more threads to give
+            handover.give(None, error)
+        return handover
 
     def _work(self, first: _Job) -> None:
         job: _Job | None = first

@@ -72,7 +72,10 @@ class NodeTable:
 
 def _place_of(function: Any) -> Mapping[str, Any]:
     """Where a function stands; nothing for what has no Python code."""
-    inner = inspect.unwrap(function) if callable(function) else function
+    try:
+        inner = inspect.unwrap(function) if callable(function) else function
+    except ValueError:  # it says that it wraps itself
+        return {}
     code = getattr(inner, "__code__", None)
     if code is None:
         return {}

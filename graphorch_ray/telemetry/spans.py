@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -328,7 +329,7 @@ class SpanMaker:
             self._end_attempt(attempt, facts, time, None)
             self._results[key.execution] = attempt.span_id
             execution = attempt.execution
-            execution.outcome, execution.answer, execution.last = "ok", facts, time
+            execution.outcome, execution.answer, execution.last = "ok", attempt.facts, time
 
     def _in_execution(
         self, event: ev.RetryScheduled | ev.FallbackInvoked | ev.FallbackSucceeded
@@ -368,12 +369,16 @@ class SpanMaker:
         self, attempt: OpenAttempt, facts: AttemptFacts, time: float, error: str | None
     ) -> None:
         """End an attempt that gave an answer, and the spans that came home with it."""
+        trail = facts.trail
+        if trail is not None:
+            if self._recording:
+                for record in trail.spans:
+                    self._sink(NodeSpan(record, attempt.traced))
+            # Spans and logs go their own ways, and are not held by what waits to be exported.
+            facts = replace(facts, trail=trail._replace(notes=(), spans=(), logs=()))
         attempt.facts = facts
         if facts.ran_ahead:
             self._began_earlier(attempt, facts)
-        if facts.trail is not None and self._recording:
-            for record in facts.trail.spans:
-                self._sink(NodeSpan(record, attempt.traced))
         self._end(attempt, time, error)
 
     def _began_earlier(self, attempt: OpenAttempt, facts: AttemptFacts) -> None:

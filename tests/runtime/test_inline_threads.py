@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import threading
+import time
+import weakref
 
 import pytest
 
 from graphorch_ray import (
+    AggregatorNode,
     GraphBuilder,
     GraphExecutionError,
     GraphExecutor,
@@ -15,6 +20,7 @@ from graphorch_ray import (
     ProcessingNode,
     RetryPolicy,
     State,
+    aggregator_action,
     current_execution,
     node_action,
     routing_function,
@@ -181,3 +187,129 @@ def test_a_run_never_asks_for_the_text_of_its_state():
     state = GraphExecutor(one(work), Large([1]), backend="inline").run()
     assert type(state) is Large
     assert not asked
+
+
+request_id = contextvars.ContextVar("request_id")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_every_node_sees_the_callers_context(quick):
+    """Also those that were queued, and what they give to be awaited."""
+
+    async def later(state):
+        return State([*state.messages, request_id.get()])
+
+    @by_hand
+    def first(state):
+        if not quick:
+            time.sleep(0.002)
+        return later(state)
+
+    @node_action
+    async def second(state):
+        return State([*state.messages, request_id.get()])
+
+    @node_action
+    def third(state):
+        return State([*state.messages, request_id.get()])
+
+    @aggregator_action
+    def join(states):
+        return State([message for state in states for message in state.messages[1:]])
+
+    builder = GraphBuilder("fan")
+    builder.add_aggregator(AggregatorNode("join", join))
+    for number in range(3):
+        for name, action in (("first", first), ("second", second), ("third", third)):
+            builder.add_node(ProcessingNode(f"{name}{number}", action))
+            builder.add_concrete_edge("start", f"{name}{number}")
+            builder.add_concrete_edge(f"{name}{number}", "join")
+    builder.add_concrete_edge("join", "end")
+    graph = builder.build_graph()
+    token = request_id.set("x")
+    try:
+        assert await run(graph, max_workers=2) == ["x"] * 9
+    finally:
+        request_id.reset(token)
+
+
+async def test_what_is_given_up_asks_no_router_any_more():
+    may_end, asked = threading.Event(), []
+
+    @routing_function(placement="worker")
+    def router(state):
+        asked.append(state.messages)
+        return "end"
+
+    @node_action
+    def work(state):
+        if current_execution().attempt == 0:
+            may_end.wait(30)
+            return State(["late"])
+        return State(["in time"])
+
+    policy = RetryPolicy(max_retries=1, delay=0.0)
+    with pytest.warns(GraphWarning, match="still running in a thread"):
+        assert await run(one(work, router, timeout=0.05), retry_policy=policy) == ["in time"]
+    threads = [thread for thread in threading.enumerate() if thread.name == "graphorch-node"]
+    may_end.set()
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 30)
+    assert asked == [["in time"]]
+
+
+@pytest.mark.parametrize("placement", ["worker", "driver"])
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+async def test_what_an_async_router_raises_is_its_failure(placement, error):
+    @routing_function(placement=placement)
+    async def router(state):
+        raise error("by the router itself")
+
+    @node_action
+    def work(state):
+        return state
+
+    with pytest.raises(GraphExecutionError, match="by the router itself"):
+        await run(one(work, router))
+
+
+async def test_a_system_without_a_thread_to_give_fails_the_attempt(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    @node_action
+    def work(state):
+        return state
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(GraphExecutionError, match="can't start new thread"):
+        await run(one(work, timeout=5))
+
+
+async def test_a_state_is_let_go_of_when_its_attempt_is_answered():
+    """At once, not when the garbage collector comes to it."""
+    there = []
+
+    class Large:
+        pass
+
+    @node_action
+    def work(state):
+        gone = [reference() is None for reference in there]
+        large = Large()
+        there.append(weakref.ref(large))
+        return State([state.messages[0] + 1, large, gone])
+
+    gc.collect()
+    gc.disable()
+    try:
+        messages = await run(one(work, until_four))
+    finally:
+        gc.enable()
+    assert messages[0] == 4
+    assert messages[2][0]
+
+
+@routing_function(placement="worker")
+def until_four(state):
+    return "end" if state.messages[0] == 4 else "work"

@@ -248,6 +248,35 @@ def test_a_stretch_goes_on_over_large_states_until_they_are_many_bytes():
     assert 3 <= len(large) < 30
 
 
+def test_nodes_on_a_track_may_use_an_array_of_their_own_again():
+    """What one gave is out of its reach before the next runs, and before it is sent."""
+
+    @node_action
+    def fill(state):
+        turn = state.messages[0]
+        buffer = _buffer()
+        before = float(state.messages[1][0]) if turn else 0.0
+        buffer[:] = turn + 1
+        return State([turn + 1, buffer, [*state.messages[2], before]])
+
+    run = Run(loop_of(fill, until(12)), State([0, None, []]))
+    turn, array, seen = run.messages
+    assert run.ahead
+    assert (turn, float(array[0]), float(array[-1])) == (12, 12.0, 12.0)
+    assert seen == [float(n) for n in range(12)]
+
+
+def _buffer():
+    """One array in each process, large enough to travel beside the pickle."""
+    import numpy as np
+
+    import graphorch_ray
+
+    if not hasattr(graphorch_ray, "_tests_buffer"):
+        graphorch_ray._tests_buffer = np.zeros(20_000)
+    return graphorch_ray._tests_buffer
+
+
 def test_a_stretch_ends_where_several_nodes_are_active_and_begins_again_behind_them():
     builder = GraphBuilder("diamond")
     for name in ("a", "b", "left", "right", "c", "d"):

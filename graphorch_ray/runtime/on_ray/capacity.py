@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...model.nodes import Node
 from ..pool import RunContext
+from ..threads import DaemonThreads
 from .resources import (
     Ledger,
     Machine,
@@ -134,6 +135,7 @@ class ClusterWatch:
         self._looked = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._threads = DaemonThreads("graphorch-watch")
 
     def begin(self, capacity: Capacity) -> None:
         """Keep this capacity, which was reckoned just now, up to date."""
@@ -153,6 +155,7 @@ class ClusterWatch:
             self._timer = None
         if self._task is not None:
             self._task.cancel()
+        self._threads.close()
 
     def _begin_look(self) -> None:
         self._timer = None
@@ -163,6 +166,6 @@ class ClusterWatch:
         news = False
         with contextlib.suppress(Exception):  # Ray cannot tell: what is known is the best there is
             # In a thread, so that nothing waits where Ray's control service does not answer.
-            news = self._capacity.take_in(await asyncio.to_thread(self._capacity.look))
+            news = self._capacity.take_in(await self._threads.run(self._capacity.look))
         self._task, self._looked = None, self._loop.time()
         self._on_look(news)

@@ -6,11 +6,11 @@ that holds its resources while it waits; what it is sent is there in half the ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .items import WarmProcess, run_item, run_items
+from .items import WarmProcess, run_task
 from .ray_errors import is_dead_actor
 from .stream import Answer, Stream
 from .wire import Job, Report
@@ -42,8 +42,9 @@ class Carrier(Protocol):
 class Tasks:
     """The remote functions behind the tasks of a lane: for jobs that say much, and for one attempt.
 
-    A task that is one attempt has its node's name, where Ray shows tasks; others share one name,
-    as Ray takes half a millisecond to give a function another.
+    It is one function for Ray, which keeps processes by function: of two, each would want processes
+    of its own. A task that is one attempt has its node's name, where Ray shows tasks; others share
+    one name, as Ray takes half a millisecond to give a function another.
 
     Args:
         options: resources and the like, as keywords of Ray's `.options()`.
@@ -56,22 +57,22 @@ class Tasks:
     @cached_property
     def many(self) -> Any:
         """What runs the items of a job, or follows its track."""
-        return _remote("streaming", run_items).options(name="short nodes", **self._options)
+        return _remote().options(name="short nodes", num_returns="streaming", **self._options)
 
     def single(self, node_id: str) -> Any:
         """What runs one attempt of a node."""
         task = self._single.get(node_id)
         if task is None:
-            task = _remote(2, run_item).options(name=node_id, **self._options)
+            task = _remote().options(name=node_id, num_returns=2, **self._options)
             self._single[node_id] = task
         return task
 
 
 @cache
-def _remote(num_returns: int | Literal["streaming"], function: Callable[..., Any]) -> Any:
+def _remote() -> Any:
     import ray
 
-    return ray.remote(num_returns=num_returns, max_retries=0, retry_exceptions=False)(function)
+    return ray.remote(num_returns=2, max_retries=0, retry_exceptions=False)(run_task)
 
 
 @cache
@@ -105,7 +106,7 @@ class TaskCarrier:
         """Start the call."""
         tasks = self._lane.tasks
         task = tasks.single(self._node_id) if single else tasks.many
-        given = task.remote(job, *arguments)
+        given = task.remote(single, job, *arguments)
         self._lane.pool.capacity.ledger.take(self._lane.request)
         self._lane.pool.tasks += 1
         kind = Answer if single else Stream

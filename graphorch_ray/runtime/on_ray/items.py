@@ -77,6 +77,16 @@ def run_item(sent: Job | bytes, *arguments: Payload) -> tuple[bytes, Payload | N
     return report((message,), int(payload is not None), where()), payload
 
 
+def run_task(
+    single: bool, sent: Job | bytes, *arguments: Payload
+) -> Iterator[bytes | Payload | None]:
+    """The one function behind all tasks: `run_items`, or the two values of `run_item`."""
+    if single:
+        yield from run_item(sent, *arguments)
+    else:
+        yield from run_items(sent, *arguments)
+
+
 class WarmProcess:
     """Runs calls one after another, in an actor that is kept."""
 
@@ -120,7 +130,7 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Paylo
         messages.append(message)
         after_announced = announced
         if payload is not None:
-            payloads.append(payload)
+            payloads.append(_settled(payload) if position + 1 < len(job.items) else payload)
             del payload
     yield report(messages, len(payloads), where())
     messages.clear()
@@ -134,6 +144,11 @@ def _run_item(item: Item, kind: Kind, job: Job, arguments: Sequence[Payload]) ->
     except BaseException as error:
         return not_loaded(error, time.time())
     return run_blocking(work)
+
+
+def _settled(payload: Payload) -> Payload:
+    """What a node gave, out of reach of it: the code that runs next may use its arrays again."""
+    return payload.compact()
 
 
 class _Walk:
@@ -186,6 +201,7 @@ class _Walk:
             if kind.timeout is not None:
                 self._said.put(((Started(item.token, time.time()),), None))
             message, payload = tell(item.token, _run_item(item, kind, job, self._arguments))
+            payload = None if payload is None else _settled(payload)
             left += 0 if payload is None else payload.nbytes
             onward = None
             in_time = time.monotonic() - began < TRACK_SECONDS

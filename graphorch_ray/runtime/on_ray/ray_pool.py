@@ -378,11 +378,11 @@ class RayPool:
         else:
             routers.ask_about(owner_id, edge, self._states.payload(state), told)
 
-    async def wait(self, mailbox: asyncio.Event) -> None:
+    async def wait(self, mailbox: asyncio.Event) -> bool:
         """Wait; inside a Ray task, in the way that gives the task's CPU back meanwhile."""
         if not self._blocking:
             await mailbox.wait()
-            return
+            return True
         import ray
 
         never: Any = ray.ObjectRef.from_random()  # to wait in Ray even where nothing is out
@@ -395,12 +395,13 @@ class RayPool:
                 if answer.waiting_for is not None
             ]
             if mailbox.is_set():
-                return
+                return True
             busy = self._driver.busy
             seconds = DRIVER_SLICE_SECONDS if busy else BLOCKING_SLICE_SECONDS
             ready, _ = ray.wait([*refs, never], timeout=seconds, fetch_local=False)
             if ready:
                 await asyncio.sleep(0.001)
+        return True
 
     def put(self, state: State) -> StateHandle:
         """Take a private copy of a state."""

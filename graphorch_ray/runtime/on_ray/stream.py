@@ -52,6 +52,14 @@ class Inbox:
                 self._loop.call_exception_handler(context)
 
 
+def _read(ref: Any) -> None:
+    """Look at what a call has left: an error that nobody reads, Ray prints."""
+    import ray
+
+    with contextlib.suppress(Exception):
+        ray.get(ref, timeout=0)
+
+
 def _ignore(*_: Any) -> None:
     """Take what comes after the end."""
 
@@ -85,8 +93,10 @@ class Answer:
         self._refs, self._on_report, self._on_end = (), _ignore, _ignore
         if isinstance(value, Report):
             on_report(value, refs[1 : 1 + value.follow])
-        else:
-            on_end(value)
+            return
+        for ref in refs[1:]:
+            _read(ref)
+        on_end(value)
 
 
 class Stream:
@@ -146,12 +156,10 @@ class Stream:
         self._on_report(report, refs)
 
     def _end(self, value: Any) -> None:
-        import ray
         from ray.exceptions import ObjectRefStreamEndOfStreamError
 
         self.waiting_for = None
-        with contextlib.suppress(Exception):  # an error that nobody reads, Ray prints
-            ray.get(self.generator.completed(), timeout=0)
+        _read(self.generator.completed())
         clean = isinstance(value, ObjectRefStreamEndOfStreamError)
         if not clean and not isinstance(value, BaseException):
             value = RuntimeError(f"unexpected item in a worker's stream: {type(value).__name__}")

@@ -61,8 +61,8 @@ class Stretch(TaskCall):
         trace = self._first.trace
         if trace is not None and pending.launch.trace is not None:
             pending.span_id = trace.next(self._newest).span_id
-        if trace is not None and self.carrier.answer is not None:
-            pending.call_id = self.carrier.answer.task_id
+        if trace is not None:
+            pending.call_id = self.task_id
         self._open[token] = pending
         if (begun := self._begun.pop(token, None)) is not None:
             self._started(*begun)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..attempt import CLEANUP_SECONDS
@@ -28,11 +28,13 @@ class TaskCall:
 
     Attributes:
         says_one_thing: it is one attempt, whose start need not be told.
+        task_id: tells Ray's id of it, once it is sent.
     """
 
     def __init__(self, lane: TaskLane, batch: Sequence[Pending], carrier: Carrier) -> None:
         self.lane = lane
         self.carrier = carrier
+        self.task_id: Callable[[], str] | None = None
         self.is_async = batch[0].node.is_async
         self._killed = False
         self.says_one_thing = len(batch) == 1 and batch[0].node.options.timeout is None

@@ -77,26 +77,29 @@ class TaskLane(Lane):
         """Start attempts, one after another in one process."""
         track = self.pool.stretches.track(batch, self)
         job, arguments = self.pool.job_of(batch, track)
-        carrier = self._carrier(batch[0].launch.node_id)
+        carrier = self._carrier(batch[0])
         call = Stretch(self, batch[0], carrier) if track else TaskCall(self, batch, carrier)
         try:
             carrier.send(call, job, arguments, single=call.says_one_thing)
         except BaseException:
             call.withdraw()
             raise
+        if carrier.answer is not None:
+            call.task_id = carrier.answer.task_id
         for pending in batch:
             pending.batch_size = len(batch)
             if pending.launch.trace is not None:
-                assert carrier.answer is not None
-                pending.call_id = carrier.answer.task_id
+                pending.call_id = call.task_id
         self._consider_warm(batch[0])
         self.calls.add(call)
 
-    def _carrier(self, node_id: str) -> Carrier:
-        for worker in self._warm:
-            if worker.ready:
-                return worker
-        return TaskCarrier(self, node_id)
+    def _carrier(self, first: Pending) -> Carrier:
+        """What is to carry a call; where one has just broken, not the next that may be dead."""
+        if not first.launch.key.rerun:
+            for worker in self._warm:
+                if worker.ready:
+                    return worker
+        return TaskCarrier(self, first.launch.node_id)
 
     def give_up(self, pending: Pending) -> None:
         """End an attempt that is out and has not begun, because of its `doom`."""
