@@ -18,6 +18,9 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORK", help="such as W2 or C1; default: all")
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="contenders to leave out"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument(
         "--limit",
@@ -80,7 +83,7 @@ def run_works(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Resul
         chosen = [work for work in works if work.needs_ray is needs_ray]
         with local_ray.local_ray() if needs_ray and chosen else nullcontext():
             for work in chosen:
-                result = measure(work, arguments.rounds, tell, arguments.limit)
+                result = measure(work, arguments.rounds, tell, arguments.limit, arguments.without)
                 result.small = arguments.quick
                 found[work.key] = result
                 contenders.close()

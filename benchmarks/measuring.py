@@ -173,6 +173,7 @@ def measure(
     rounds: int,
     say: Callable[[str], None] = lambda text: None,
     limit: float = math.inf,
+    without: Sequence[str] = (),
 ) -> Result:
     """Run a work's contenders in turns.
 
@@ -185,6 +186,7 @@ def measure(
         say: is told how far it is.
         limit: seconds; a contender without a goal that takes longer to warm up is left out, which
             says how long it took.
+        without: contenders that are not to run, by how their names begin.
 
     Raises:
         AnswersDifferError: an answer is not that of the first contender.
@@ -204,6 +206,9 @@ def measure(
             )
 
     for name, contender in work.contenders.items():
+        if name.startswith(tuple(without)):
+            left_out[name] = "it was not asked to run (`--without`)"
+            continue
         say(f"{work.key}: {name}, warming up")
         try:
             measured = run_once(contender)

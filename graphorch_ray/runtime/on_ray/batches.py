@@ -84,6 +84,10 @@ class Timings:
         """Whether a node's function is short, or not known to be anything else."""
         return self.of(node).seconds < SHORT_SECONDS
 
+    def is_unknown(self, node: Node) -> bool:
+        """Whether nothing was measured yet of a node that could be a short one."""
+        return not node.is_async and self.of(node).count == 0
+
     def is_short(self, node: Node) -> bool:
         """Whether a node's function is known, and short."""
         return self.of(node).count > 0 and self.may_be_short(node)

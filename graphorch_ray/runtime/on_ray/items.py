@@ -114,7 +114,7 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Paylo
     after_announced = False
     for position, item in enumerate(job.items):
         kind, now = job.kinds[item.kind], time.monotonic()
-        announced = kind.timeout is not None
+        announced = job.announce or kind.timeout is not None
         if position and now - began > SLICE_SECONDS:
             messages.append(Unstarted(tuple(left.token for left in job.items[position:])))
             break

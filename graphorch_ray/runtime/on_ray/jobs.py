@@ -29,7 +29,12 @@ class JobWriter:
         self._kinds: dict[tuple[str, str], Kind] = {}
 
     def job(
-        self, pendings: Sequence[Pending], time_left: float | None, track: Track | None = None
+        self,
+        pendings: Sequence[Pending],
+        time_left: float | None,
+        track: Track | None = None,
+        *,
+        announce: bool = False,
     ) -> tuple[Job, list[Any]]:
         """Give the job for some attempts, and the references to large states that go with it.
 
@@ -77,6 +82,7 @@ class JobWriter:
             self._codes(needed),
             time_left,
             track,
+            announce,
         )
         return job, arguments
 

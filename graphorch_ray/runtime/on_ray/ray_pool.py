@@ -237,11 +237,11 @@ class RayPool:
         self.put_back(batch)
 
     def job_of(
-        self, pendings: Sequence[Pending], track: Track | None = None
+        self, pendings: Sequence[Pending], track: Track | None = None, *, announce: bool = False
     ) -> tuple[Job | bytes, list[Any]]:
         """What a call is to carry for these attempts: the job, and references to large states."""
         left = None if self._deadline is None else self._deadline - time.time()
-        job, arguments = self._writer.job(pendings, left, track)
+        job, arguments = self._writer.job(pendings, left, track, announce=announce)
         return packed(job), arguments
 
     # --- what lanes report --------------------------------------------------------------------

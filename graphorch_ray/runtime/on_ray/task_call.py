@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 0.2
 """How long a function that is not known may run before it counts as long."""
 
+START_SECONDS = 5.0
+"""How long Ray may take to have a process for it, before it counts as long all the same."""
+
 PATIENCE_SECONDS = 1.0
 """How long a batch may run before a core more is sought: starting a process takes that long."""
 
@@ -35,15 +38,18 @@ class TaskCall:
         self.lane = lane
         self.carrier = carrier
         self.task_id: Callable[[], str] | None = None
-        self.is_async = batch[0].node.is_async
+        node = batch[0].node
+        self.is_async = node.is_async
         self._killed = False
-        self.says_one_thing = len(batch) == 1 and batch[0].node.options.timeout is None
+        self._probes = lane.pool.timings.is_unknown(node)
+        alone = len(batch) == 1 and node.options.timeout is None
+        self.says_one_thing = alone and not self._probes
         self._open = {pending.token: pending for pending in batch}
-        self._timing = lane.pool.timings.of(batch[0].node)
+        self._timing = lane.pool.timings.of(node)
         lane.pool.riders += len(batch) - 1
         lane.pool.fresh_tasks += 1
         self._patience: asyncio.TimerHandle | None = lane.pool.later(
-            PATIENCE_SECONDS if self._timing.count else PROBE_SECONDS, self._takes_long
+            START_SECONDS if self._probes else PATIENCE_SECONDS, self._takes_long
         )
 
     def reported(self, report: Report, refs: Sequence[Any]) -> None:
@@ -76,6 +82,9 @@ class TaskCall:
         if pending is None:
             return
         pending.where, pending.began = report.where, message.started
+        if self._probes and self._patience is not None:
+            self._patience.cancel()
+            self._patience = self.lane.pool.later(PROBE_SECONDS, self._takes_long)
         timeout = pending.node.options.timeout
         if timeout is not None:
             if pending.node.is_async:  # it stops itself; this is for when it cannot

@@ -76,7 +76,8 @@ class TaskLane(Lane):
     def start(self, batch: Sequence[Pending]) -> None:
         """Start attempts, one after another in one process."""
         track = self.pool.stretches.track(batch, self)
-        job, arguments = self.pool.job_of(batch, track)
+        probes = self.pool.timings.is_unknown(batch[0].node)
+        job, arguments = self.pool.job_of(batch, track, announce=probes)
         carrier = self._carrier(batch[0])
         call = Stretch(self, batch[0], carrier) if track else TaskCall(self, batch, carrier)
         try:

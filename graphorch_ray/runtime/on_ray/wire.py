@@ -109,7 +109,7 @@ class Job(NamedTuple):
     `codes` maps keys to node code: a small piece itself, a large one as a reference in a list,
     nested so that Ray fetches it only where it is needed. `time_left` is the superstep's, in
     seconds: a time of day would mean something else on a machine whose clock is off. With a
-    `track`, what follows the only item is run there too.
+    `track`, what follows the only item is run there too. `announce` asks to be told of each start.
     """
 
     run_id: str
@@ -120,6 +120,7 @@ class Job(NamedTuple):
     codes: Mapping[str, Shipped | list[Any]]
     time_left: float | None
     track: Track | None = None
+    announce: bool = False
 
 
 class Where(NamedTuple):
