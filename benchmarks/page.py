@@ -32,11 +32,11 @@ chooses the disk.
 `python -m benchmarks.scaling` fits a model of what a node costs the driver, and says where one
 driver saturates; its `--help` lists the assumptions."""
 
-QUICK = """\
-**These numbers are provisional: small sizes (`--quick`) where a note does not say otherwise, on a
-machine that was very busy with other things.** They show that every contender runs and that answers
-agree. They say little about speed: at these sizes most of the time is fixed cost, and the goals are
-for the full sizes."""
+SMALL = """\
+**Numbers of small sizes are provisional** (the table of goals says which; they are from an earlier
+`--quick` run, on a machine that was very busy with other things). They show that every contender
+runs and that answers agree. They say little about speed: at these sizes most of the time is fixed
+cost, and the goals are for the full sizes."""
 
 
 def as_page(results: Sequence[Result], facts: Mapping[str, Any], folder: str) -> str:
@@ -48,8 +48,8 @@ def as_page(results: Sequence[Result], facts: Mapping[str, Any], folder: str) ->
         folder: where the drawings lie, as seen from the page.
     """
     parts = ["# Benchmarks", HOW]
-    if facts.get("quick"):
-        parts.append(QUICK)
+    if any(result.small for result in results):
+        parts.append(SMALL)
     parts += [_about(facts), "## Goals", _goals(results)]
     for result in results:
         parts.append(f"## {result.key}: {result.title}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,8 @@ def test_the_page_marks_quick_runs_and_escapes_cells(tmp_path: Path) -> None:
     assert "![W0: a < b](drawings/W0.svg)" in page
     assert "no \\| such module" in page
     assert "small sizes" not in page
-    assert "small sizes" in as_page([result], {**FACTS, "quick": True}, "drawings")
+    small = replace(result, small=True)
+    assert "small sizes" in as_page([small], FACTS, "drawings")
     write_page([result], FACTS, tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text() == as_page([result], FACTS, "page")
     assert (tmp_path / "page" / "W0.svg").exists()
