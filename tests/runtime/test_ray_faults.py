@@ -23,6 +23,7 @@ from graphorch_ray import (
     WorkerLostError,
     node_action,
 )
+from graphorch_ray.runtime.on_ray.carriers import TaskCarrier
 
 from .nodes import (
     STUCK,
@@ -340,12 +341,29 @@ def test_a_fake_clock_does_not_end_async_nodes_on_ray():
     assert executor.run() == State(["waited"])
 
 
-def test_a_call_that_cannot_be_made_is_a_failure_of_its_node():
-    lone_surrogate = "\udc80"  # no name that a task could have
+def test_a_node_may_have_a_name_that_no_task_could_have():
+    names = ["ok", "\udc80", "\udc81"]
+    graph = star(*(ProcessingNode(name, label) for name in names))
+    executor = executor_of(graph, State([]), max_workers=1)
+    assert executor.run(superstep_timeout=60) == State([[name] for name in names])
+
+
+def test_a_call_that_cannot_be_made_is_a_failure_of_its_node(monkeypatch):
+    send, refused = TaskCarrier.send, []
+
+    def refuse(self, call, job, arguments, **options):
+        (pending, *_) = call._open.values()
+        if pending.node.node_id == "bad":
+            refused.append(pending.launch.key)
+            raise ValueError("Ray takes no such call")
+        send(self, call, job, arguments, **options)
+
+    monkeypatch.setattr(TaskCarrier, "send", refuse)
     graph = star(
-        ProcessingNode(lone_surrogate, label),
+        ProcessingNode("bad", label),
         ProcessingNode("ok", label),
-        fallbacks={lone_surrogate: ProcessingNode("f", fallback)},
+        fallbacks={"bad": ProcessingNode("f", fallback)},
     )
     executor = executor_of(graph, State([]), max_workers=1)
     assert executor.run(superstep_timeout=60) == State([["fallback"], ["ok"]])
+    assert refused

@@ -63,7 +63,8 @@ class Tasks:
         """What runs one attempt of a node."""
         task = self._single.get(node_id)
         if task is None:
-            task = _remote().options(name=node_id, num_returns=2, **self._options)
+            name = node_id.encode(errors="replace").decode()
+            task = _remote().options(name=name, num_returns=2, **self._options)
             self._single[node_id] = task
         return task
 
