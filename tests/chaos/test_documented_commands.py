@@ -104,8 +104,9 @@ class Shell:
         return text
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def head() -> Iterator[Head]:
+    """One for each test: what a hosted run was, its cluster knows for a while."""
     with Head() as head:
         yield head
 
