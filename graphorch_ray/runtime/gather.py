@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import reprlib
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
 
+from ..imported import imported
 from ..model.trail import LogLine, Note, TraceContext, Trail, notes
 from .context import current
 
@@ -153,7 +153,7 @@ def _add_to_log_records() -> None:
 
 def _current_ids() -> tuple[int, int]:
     """The span that is current here; zeros where there is none."""
-    trace = sys.modules.get("opentelemetry.trace")
+    trace = imported("opentelemetry.trace")
     if trace is None:
         return 0, 0
     context = trace.get_current_span().get_span_context()

@@ -9,7 +9,6 @@ Importing the SDK takes as long as many a node, so it waits until code asks for 
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, TraceState
 
+from ..imported import imported
 from ..model.trail import TraceContext
 from .gather import gathering
 
@@ -154,7 +154,7 @@ def _provide() -> None:
     may come later: in a model's `build_model`, or at the first call of a node.
     """
     provider = trace.get_tracer_provider()
-    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    sdk = imported("opentelemetry.sdk.trace")
     if sdk is not None:
         if not isinstance(provider, sdk.TracerProvider):
             sdk_provider()

@@ -6,9 +6,10 @@ Nothing of OpenTelemetry is imported where neither the program nor the environme
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from ..imported import imported
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
@@ -23,14 +24,14 @@ _relays: WeakKeyDictionary[Any, Outlet] = WeakKeyDictionary()
 def tracer_provider() -> TracerProvider | None:
     """The SDK's tracer provider that is set up in this process; None where there is none."""
     _use_environment()
-    api = sys.modules.get("opentelemetry.trace")
+    api = imported("opentelemetry.trace")
     if api is None:
         return None
     provider = api.get_tracer_provider()
     in_place = getattr(provider, "in_place", None)
     if in_place is not None:  # a worker's, which nobody has used yet
         provider = in_place()
-    sdk = sys.modules.get("opentelemetry.sdk.trace")
+    sdk = imported("opentelemetry.sdk.trace")
     if sdk is None or not isinstance(provider, sdk.TracerProvider):
         return None
     return provider if getattr(provider, "wants_spans", True) else None
@@ -38,7 +39,7 @@ def tracer_provider() -> TracerProvider | None:
 
 def meter_provider() -> MeterProvider | None:
     """The SDK's meter provider that is set up in this process; None where there is none."""
-    if "opentelemetry.sdk.metrics" not in sys.modules:
+    if imported("opentelemetry.sdk.metrics") is None:
         return None
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
