@@ -19,6 +19,7 @@ from .checkpoint.data import find, from_manifest
 from .checkpoint.files import local_path
 from .checkpoint.kept import KeptStates
 from .checkpoint.manifest import Active, Blob, Done, Header, Manifest
+from .checkpoint.place import PatientFiles
 from .checkpoint.places import open_store
 from .checkpoint.settings import CheckpointSettings
 from .checkpoint.vault import Kept, vault_of
@@ -90,6 +91,7 @@ class Keeper:
             keep_last=settings.get("keep_last", 3),
         )
         self._line: Any = None
+        self._files: PatientFiles
         self._options: dict[str, Any] = {}
         self._pool: Pool
         self._wake: Callable[[], None]
@@ -134,6 +136,7 @@ class Keeper:
             self._unrecorded = await asyncio.to_thread(self._take_line, own_line)
             if self._unfinished is not None:
                 warn(self._unfinished)
+        self._files = self._store.place.files()
         pool.vault = vault_of(self._store, self._line)
         return self._unrecorded
 
@@ -339,7 +342,7 @@ class Keeper:
             kept = await self._pool.save(handles)
             manifest = self._manifest(snapshot, dict(zip(handles, kept, strict=True)))
             reused = [blob for item in kept for blob in item.reused]
-            if self._took < QUICK_SECONDS and self._store.place.files().own_disk:
+            if self._took < QUICK_SECONDS and self._files.own_disk:
                 missing = self._commit(manifest, reused)
             else:
                 missing = await asyncio.to_thread(self._commit, manifest, reused)

@@ -12,13 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphorch_ray import (
-    AggregatorNode,
-    GraphBuilder,
     GraphExecutor,
     GraphWarning,
     ProcessingNode,
     State,
-    aggregator_action,
     node_action,
 )
 from graphorch_ray.runtime.on_ray.capacity import Capacity, ClusterWatch
@@ -30,6 +27,8 @@ from graphorch_ray.runtime.on_ray.resources import (
     machines_to_come,
 )
 from graphorch_ray.runtime.pool import RunContext
+
+from .nodes import echo, star
 
 
 def cluster(*cpus: float) -> list[Machine]:
@@ -45,27 +44,6 @@ def context(graph, max_workers: int = 4) -> RunContext:
         deliver=lambda events: None,
         warn=lambda text: None,
     )
-
-
-@aggregator_action
-def join(states):
-    return State([state.messages for state in states])
-
-
-def star(*nodes: ProcessingNode):
-    builder = GraphBuilder("star")
-    builder.add_aggregator(AggregatorNode("join", join))
-    for node in nodes:
-        builder.add_node(node)
-        builder.add_concrete_edge("start", node.node_id)
-        builder.add_concrete_edge(node.node_id, "join")
-    builder.add_concrete_edge("join", "end")
-    return builder.build_graph()
-
-
-@node_action
-def echo(state):
-    return state
 
 
 # --- the ledger ------------------------------------------------------------------------------

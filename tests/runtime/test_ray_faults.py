@@ -351,12 +351,12 @@ def test_a_node_may_have_a_name_that_no_task_could_have():
 def test_a_call_that_cannot_be_made_is_a_failure_of_its_node(monkeypatch):
     send, refused = TaskCarrier.send, []
 
-    def refuse(self, call, job, arguments, **options):
+    def refuse(self, call, job, arguments):
         (pending, *_) = call._open.values()
         if pending.node.node_id == "bad":
             refused.append(pending.launch.key)
             raise ValueError("Ray takes no such call")
-        send(self, call, job, arguments, **options)
+        send(self, call, job, arguments)
 
     monkeypatch.setattr(TaskCarrier, "send", refuse)
     graph = star(

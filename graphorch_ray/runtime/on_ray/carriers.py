@@ -27,10 +27,8 @@ class Carrier(Protocol):
     def answer(self) -> Answer | Stream | None:
         """What the process says, once there is a call."""
 
-    def send(
-        self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
-    ) -> None:
-        """Start the call; a single attempt says one thing only."""
+    def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
+        """Start the call."""
 
     def kill(self) -> None:
         """End the process that the call runs in, or take it from Ray's queue."""
@@ -42,9 +40,9 @@ class Carrier(Protocol):
 class Tasks:
     """The remote functions behind the tasks of a lane: for jobs that say much, and for one attempt.
 
-    It is one function for Ray, which keeps processes by function: of two, each would want processes
-    of its own. A task that is one attempt has its node's name, where Ray shows tasks; others share
-    one name, as Ray takes half a millisecond to give a function another.
+    It is one function for Ray, whose leases of processes are by function and resources. A task that
+    is one attempt has its node's name, where Ray shows tasks; others share one name, as Ray takes
+    half a millisecond to give a function another.
 
     Args:
         options: resources and the like, as keywords of Ray's `.options()`.
@@ -101,11 +99,9 @@ class TaskCarrier:
         self._lane = lane
         self._node_id = node_id
 
-    def send(
-        self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
-    ) -> None:
+    def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
         """Start the call."""
-        tasks = self._lane.tasks
+        single, tasks = call.says_one_thing, self._lane.tasks
         task = tasks.single(self._node_id) if single else tasks.many
         given = task.remote(single, job, *arguments)
         self._lane.pool.capacity.ledger.take(self._lane.request)
@@ -163,10 +159,9 @@ class WarmWorker:
         """Whether it runs nothing."""
         return self._call is None
 
-    def send(
-        self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any], *, single: bool
-    ) -> None:
+    def send(self, call: TaskCall, job: Job | bytes, arguments: Sequence[Any]) -> None:
         """Start the call."""
+        single = call.says_one_thing
         method = self._actor.run_item if single else self._actor.run_items
         given = method.remote(job, *arguments)
         self._call = call

@@ -81,7 +81,7 @@ class TaskLane(Lane):
         carrier = self._carrier(batch[0])
         call = Stretch(self, batch[0], carrier) if track else TaskCall(self, batch, carrier)
         try:
-            carrier.send(call, job, arguments, single=call.says_one_thing)
+            carrier.send(call, job, arguments)
         except BaseException:
             call.withdraw()
             raise
