@@ -51,9 +51,9 @@ class GraphExecutor(Watched):
         on_multiple_states: what to do where several states arrive at a node that takes one:
             ``"first"`` uses the first and warns, ``"each"`` runs the node once for each,
             ``"error"`` fails the run.
-        pool: what sync nodes run in on Ray: ``"tasks"``, one after another in whatever process is
-            free; ``"actors"``, warm workers that are kept for the run and answer quicker;
-            ``"auto"`` (default) starts one of those where a run does nothing but wait for tasks.
+        pool: what sync nodes run in on Ray: ``"auto"`` (default), Ray tasks, or warm workers where
+            short nodes follow each other closely; ``"tasks"``, tasks alone; ``"actors"``, actors
+            that are kept for the whole run.
         infrastructure_retries: re-runs of one node execution for what is not its fault (a lost
             worker, machine or object). 3 rides out a lost machine, and stops what kills its
             worker every time.

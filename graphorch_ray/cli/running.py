@@ -76,7 +76,7 @@ how_it_runs = _options(
         type=click.Choice(get_args(PoolKind)),
         default="auto",
         show_default=True,
-        help="What sync nodes run in on Ray: tasks, or warm workers ('actors').",
+        help="What sync nodes run in on Ray: tasks, actors, or whatever is quickest.",
     ),
     click.option(
         "--max-supersteps", type=click.IntRange(0), default=100, show_default=True, metavar="N"

@@ -14,7 +14,7 @@ from ..state import State
 from .stored import Stored, StoredPayload, Vault
 
 PoolKind = Literal["auto", "tasks", "actors"]
-"""What sync nodes run in: Ray tasks, warm workers that are kept, or whichever is quicker."""
+"""What sync nodes run in: Ray tasks, actors that are kept, or whatever is quickest."""
 
 Deliver = Callable[[Sequence[AttemptEvent]], None]
 """Called in the event loop's thread with attempts that started or ended."""

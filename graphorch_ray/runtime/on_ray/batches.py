@@ -113,8 +113,10 @@ class Timings:
             timing = self.of(queue[0].node)
             work += timing.seconds + ITEM_SECONDS
             long_ones += timing.long_share
-            nbytes += _large_bytes(queue[0], seen)
-            if work > BATCH_SECONDS or long_ones > LONG_ONES or nbytes > BATCH_BYTES:
+            more = _large_bytes(queue[0], seen)
+            nbytes += more
+            too_large = more > 0 and nbytes > BATCH_BYTES  # what is there already costs nothing
+            if work > BATCH_SECONDS or long_ones > LONG_ONES or too_large:
                 break
             batch.append(queue.popleft())
         return batch

@@ -32,7 +32,6 @@ from .wire import (
     not_loaded,
     report,
     tell,
-    unpacked,
     work_of,
 )
 
@@ -58,52 +57,37 @@ def where() -> Where:
     return Where(os.getpid(), ray.get_runtime_context().get_node_id())
 
 
-def run_items(sent: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
-    """Run the items of a job one after another, or follow its track."""
+Said = tuple[bytes, list[Payload]]
+"""A report, and the payloads that follow it."""
+
+
+def said_of(job: Job, arguments: Sequence[Payload], single: bool) -> Iterator[Said]:
+    """Run what a job asks for: its only item, its items one after another, or along its track."""
     settle_in()
-    job: Job = unpacked(sent)
-    if job.track is None:
+    if single:
+        yield _run_one(job, arguments)
+    elif job.track is None:
         yield from _run_batch(job, arguments)
     else:
         yield from _Walk(job, job.track, arguments).reports()
 
 
-def run_item(sent: Job | bytes, *arguments: Payload) -> tuple[bytes, Payload | None]:
-    """Run the only item of a job; gives the one report, and the payload that follows it, if any."""
-    settle_in()
-    job: Job = unpacked(sent)
+def streamed(said: Iterator[Said]) -> Iterator[bytes | Payload]:
+    """What is said, one object after another."""
+    for report_bytes, payloads in said:
+        yield report_bytes
+        while payloads:
+            yield payloads.pop(0)
+
+
+def _run_one(job: Job, arguments: Sequence[Payload]) -> Said:
     (item,) = job.items
     message, payload = tell(item.token, _run_item(item, job.kinds[item.kind], job, arguments))
-    return report((message,), int(payload is not None), where()), payload
+    payloads = [] if payload is None else [payload]
+    return report((message,), len(payloads), where()), payloads
 
 
-def run_task(
-    single: bool, sent: Job | bytes, *arguments: Payload
-) -> Iterator[bytes | Payload | None]:
-    """The one function behind all tasks: `run_items`, or the two values of `run_item`."""
-    if single:
-        yield from run_item(sent, *arguments)
-    else:
-        yield from run_items(sent, *arguments)
-
-
-class WarmProcess:
-    """Runs calls one after another, in an actor that is kept."""
-
-    def hello(self) -> bytes:
-        """Say that it lives."""
-        return report((), 0, where())
-
-    def run_items(self, job: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
-        """`run_items`, here."""
-        yield from run_items(job, *arguments)
-
-    def run_item(self, job: Job | bytes, *arguments: Payload) -> tuple[bytes, Payload | None]:
-        """`run_item`, here."""
-        return run_item(job, *arguments)
-
-
-def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Payload]:
+def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Said]:
     """Run items one after another; answers leave together every `REPORT_SECONDS`.
 
     What is announced is reported before it starts, and no answer waits behind it.
@@ -121,10 +105,9 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Paylo
         if announced:
             messages.append(Started(item.token, time.time()))
         if announced or after_announced or now - reported > REPORT_SECONDS:
-            yield report(messages, len(payloads), where())
+            yield report(messages, len(payloads), where()), payloads
             messages.clear()
-            while payloads:
-                yield payloads.pop(0)
+            payloads.clear()
             reported = time.monotonic()
         message, payload = tell(item.token, _run_item(item, kind, job, arguments))
         messages.append(message)
@@ -132,10 +115,7 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[bytes | Paylo
         if payload is not None:
             payloads.append(_settled(payload) if position + 1 < len(job.items) else payload)
             del payload
-    yield report(messages, len(payloads), where())
-    messages.clear()
-    while payloads:
-        yield payloads.pop(0)
+    yield report(messages, len(payloads), where()), payloads
 
 
 def _run_item(item: Item, kind: Kind, job: Job, arguments: Sequence[Payload]) -> Result:
@@ -167,7 +147,7 @@ class _Walk:
         self._over = threading.Event()
         self._broke: BaseException | None = None
 
-    def reports(self) -> Iterator[bytes | Payload]:
+    def reports(self) -> Iterator[Said]:
         """Start, and report every `REPORT_SECONDS` what there is."""
         threading.Thread(target=self._work, name="graphorch-track", daemon=True).start()
         over = False
@@ -177,10 +157,8 @@ class _Walk:
             if said:
                 payloads = [payload for _, payload in said if payload is not None]
                 messages = tuple(message for together, _ in said for message in together)
-                yield report(messages, len(payloads), where())
                 del said
-                while payloads:
-                    yield payloads.pop(0)
+                yield report(messages, len(payloads), where()), payloads
         if self._broke is not None:
             raise self._broke
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from ...model.edges import ConditionalEdge
@@ -35,10 +35,11 @@ class JobWriter:
         track: Track | None = None,
         *,
         announce: bool = False,
+        known: Container[str] = (),
     ) -> tuple[Job, list[Any]]:
         """Give the job for some attempts, and the references to large states that go with it.
 
-        A state that several of them share goes along once.
+        A state that several of them share goes along once, and code under `known` keys not at all.
         """
         arguments: list[Any] = []
         positions: dict[int, int] = {}
@@ -79,7 +80,7 @@ class JobWriter:
             context.branch(),
             tuple(items),
             tuple(kinds),
-            self._codes(needed),
+            self._codes(needed, known),
             time_left,
             track,
             announce,
@@ -105,6 +106,6 @@ class JobWriter:
             )
         return known
 
-    def _codes(self, kinds: Iterable[Kind]) -> dict[str, Any]:
+    def _codes(self, kinds: Iterable[Kind], known: Container[str]) -> dict[str, Any]:
         keys = {key for kind in kinds for key in (kind.code, *(key for _, key in kind.routers))}
-        return {key: self._shelf.shipped(key) for key in keys}
+        return {key: self._shelf.shipped(key) for key in keys if key not in known}

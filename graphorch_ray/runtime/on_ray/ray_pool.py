@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from typing import Any
 
 from ...errors import NodeTimeoutError, ResourceRequestError
@@ -28,6 +28,7 @@ from ..stored import Stored, StoredPayload, Vault
 from . import capacity
 from .batches import Timings
 from .capacity import Capacity, ClusterWatch
+from .connections import Exchange
 from .facts import facts_of
 from .handles import CodeShelf, StateHandle
 from .jobs import JobWriter
@@ -41,7 +42,7 @@ from .stream import Inbox
 from .stretch import Stretches
 from .task_lane import TaskLane
 from .tracks import Tracks
-from .wire import Done, Failed, Job, Report, Track, packed
+from .wire import Done, Failed, Job, Report, Track
 
 OWN_TASK_CLEANUP_SECONDS = 0.95
 """How long after a superstep's time-out a coroutine in a task of its own has to stop."""
@@ -81,16 +82,17 @@ class RayPool:
         """Connect, look at the cluster, and refuse what could never run."""
         self.context = context
         self.inbox = Inbox()
+        self.exchange = Exchange()
         self._loop = asyncio.get_running_loop()
         self._driver = DriverSide(context, local=False)
         done = ensure_ray()
         if done is not None:
             say(done)
-        self._blocking, held = held_by_this_process()
+        self.blocking, held = held_by_this_process()
         self.capacity = Capacity(context, held)
         self._states.alone = self.capacity.alone
         self._watch.begin(self.capacity)
-        self._states.blocking = self._blocking
+        self._states.blocking = self.blocking
         ship_unreachable_modules()
         self._shelf.graph = context.graph
         self._writer = JobWriter(context, self._shelf)
@@ -237,12 +239,19 @@ class RayPool:
         self.put_back(batch)
 
     def job_of(
-        self, pendings: Sequence[Pending], track: Track | None = None, *, announce: bool = False
-    ) -> tuple[Job | bytes, list[Any]]:
-        """What a call is to carry for these attempts: the job, and references to large states."""
+        self,
+        pendings: Sequence[Pending],
+        track: Track | None = None,
+        *,
+        announce: bool = False,
+        known: Container[str] = (),
+    ) -> tuple[Job, list[Any]]:
+        """What a call is to carry for these attempts: the job, and references to large states.
+
+        Code under `known` keys stays behind.
+        """
         left = None if self._deadline is None else self._deadline - time.time()
-        job, arguments = self._writer.job(pendings, left, track, announce=announce)
-        return packed(job), arguments
+        return self._writer.job(pendings, left, track, announce=announce, known=known)
 
     # --- what lanes report --------------------------------------------------------------------
 
@@ -380,7 +389,7 @@ class RayPool:
 
     async def wait(self, mailbox: asyncio.Event) -> bool:
         """Wait; inside a Ray task, in the way that gives the task's CPU back meanwhile."""
-        if not self._blocking:
+        if not self.blocking:
             await mailbox.wait()
             return True
         import ray
@@ -486,6 +495,7 @@ class RayPool:
         await self.stop()
         self._watch.close()
         self._lanes.close()
+        await self.exchange.close()
         self._states.clear()
         self._shelf.clear()
         self._driver.close()

@@ -1,8 +1,8 @@
 """Ray's answers, driven by callbacks: no thread, no polling, no wait per reference.
 
 Ray offers two ways to follow many generators: a blocking wait, or one asyncio task for each.
-This module takes the callbacks that those are made of. It is the only one that reaches below
-Ray's public interface, and it was checked against Ray 2.60. A call that says one thing only gives
+This module takes the callbacks that those are made of. Like `lending` it reaches below Ray's public
+interface, and it was checked against Ray 2.60. A call that says one thing only gives
 a plain answer, in two thirds of the time that a generator takes.
 """
 

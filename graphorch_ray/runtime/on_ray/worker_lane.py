@@ -62,6 +62,10 @@ class WorkerLane(Lane):
         usable = sum(1 for w in self.workers if not (w.blocked and self._replace_blocked))
         return usable < self._limit and self.pool.capacity.ledger.fits(self._request)
 
+    def _may_spread(self) -> bool:
+        """Whether another worker may take some of the load; event loops want a core each."""
+        return self._may_grow() and (not self._warm or len(self.workers) < self.pool.capacity.cores)
+
     def _choose(self, pending: Pending) -> Worker | None:
         """The least busy worker that may take this attempt."""
         free = [worker for worker in self.workers if worker.takes_more]
@@ -76,7 +80,7 @@ class WorkerLane(Lane):
         """Start an attempt."""
         (pending,) = batch
         worker = self._choose(pending)
-        if worker is None or (len(worker.active) >= self._load and self._may_grow()):
+        if worker is None or (len(worker.active) >= self._load and self._may_spread()):
             if self._may_grow():
                 worker = self._grow()
             assert worker is not None

@@ -15,7 +15,7 @@ from ..attempt import CLEANUP_SECONDS
 from .lanes import BLOCKED_GRACE_SECONDS, Pending
 from .ray_errors import is_dead_actor
 from .stream import Stream
-from .wire import Blocked, Cancelled, Done, Failed, Job, Report, Started, Where
+from .wire import Blocked, Cancelled, Done, Failed, Job, Report, Started, Where, packed
 from .worker import LOOP_CHECK_SECONDS, WorkerProcess, host_items
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Worker(ABC):
             return
         waiting = self._waiting
         job, arguments = self.lane.pool.job_of(waiting)
-        call_id = self._send([pending.token for pending in waiting], job, arguments)
+        call_id = self._send([pending.token for pending in waiting], packed(job), arguments)
         self._waiting = []
         for pending in waiting:
             pending.batch_size = len(waiting)
