@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,11 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write every value to this file")
     parser.add_argument("--page", type=Path, help="write this Markdown page, and plots beside it")
     parser.add_argument(
-        "--from-json", type=Path, metavar="FILE", help="run nothing; write the page from this"
+        "--from-json",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="run nothing; put these together (the later ones win), for --json and --page",
     )
     arguments = parser.parse_args(given)
     if arguments.rounds < 1:
@@ -54,14 +59,34 @@ def main() -> int:
     from .page import write_page
 
     if arguments.from_json:
-        saved = json.loads(arguments.from_json.read_text())
-        results = [Result.from_json(result) for result in saved["results"]]
-        write_page(results, saved["facts"], arguments.page)
+        facts, results = put_together(arguments.from_json)
+        write_page(results, facts, arguments.page)
+        if arguments.json:
+            save(facts, results, arguments.json)
         return 0
     facts, results = run_works(arguments)
     if arguments.page:
         write_page(results, facts, arguments.page)
     return int(any(name.startswith("graphorch_ray") for r in results for name in r.left_out))
+
+
+def put_together(files: Sequence[Path]) -> tuple[dict[str, Any], list[Result]]:
+    """The results of several runs; of a work that is in several, those of the last."""
+    from .works import WORKS
+
+    parts = [json.loads(file.read_text()) for file in files]
+    found = {each["key"]: Result.from_json(each) for part in parts for each in part["results"]}
+    facts = parts[-1]["facts"]
+    facts["began"] = min(part["facts"]["began"] for part in parts)
+    for when, choose in (("load_at_begin", min), ("load_at_end", max)):
+        facts[when] = choose(part["facts"].get(when, 0.0) for part in parts)
+    return facts, [found[key] for key in WORKS if key in found]
+
+
+def save(facts: dict[str, Any], results: Sequence[Result], file: Path) -> None:
+    """Write every value to a file."""
+    told = {"facts": facts, "results": [result.as_json() for result in results]}
+    file.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def run_works(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result]]:
@@ -90,9 +115,7 @@ def run_works(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Resul
                 print(as_table(found[work.key]), flush=True)
                 facts["load_at_end"] = load()
                 if arguments.json:
-                    results = [each.as_json() for each in found.values()]
-                    text = json.dumps({"facts": facts, "results": results}, indent=1)
-                    arguments.json.write_text(text + "\n")
+                    save(facts, list(found.values()), arguments.json)
     return facts, [found[work.key] for work in works]
 
 

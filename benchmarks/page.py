@@ -29,8 +29,14 @@ GraphOrchestrator needs Python 3.12: `make PYTHON=python3.12 bench`, with no `.v
 Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary files do: `TMPDIR`
 chooses the disk.
 
+`make bench ARGS="--from-json A.json B.json --page docs/benchmarks.md"` makes one page of several
+runs.
+"""
+
+SCALING = """\
 `python -m benchmarks.scaling` fits a model of what a node costs the driver, and says where one
-driver saturates; its `--help` lists the assumptions."""
+driver saturates; its `--help` lists the assumptions. With `--check` it compares what it predicts
+with a simulated cluster. It said:"""
 
 SMALL = """\
 **Numbers of small sizes are provisional** (the table of goals says which; they are from an earlier
@@ -39,15 +45,18 @@ runs and that answers agree. They say little about speed: at these sizes most of
 cost, and the goals are for the full sizes."""
 
 
-def as_page(results: Sequence[Result], facts: Mapping[str, Any], folder: str) -> str:
+def as_page(
+    results: Sequence[Result], facts: Mapping[str, Any], folder: str, scaling: str | None = None
+) -> str:
     """The page as Markdown.
 
     Args:
         results: what was measured.
         facts: about the machine and the run.
         folder: where the drawings lie, as seen from the page.
+        scaling: what `benchmarks.scaling` said.
     """
-    parts = ["# Benchmarks", HOW]
+    parts = ["# Benchmarks", HOW.rstrip()]
     if any(result.small for result in results):
         parts.append(SMALL)
     parts += [_about(facts), "## Goals", _goals(results)]
@@ -61,17 +70,24 @@ def as_page(results: Sequence[Result], facts: Mapping[str, Any], folder: str) ->
         if result.left_out:
             missing = [f"- {name}: {_cell(why)}" for name, why in result.left_out.items()]
             parts.append("Left out:\n\n" + "\n".join(missing))
+    if scaling is not None:
+        parts += ["## Scaling", SCALING, f"```\n{scaling.rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def write_page(results: Sequence[Result], facts: Mapping[str, Any], page: Path) -> None:
-    """Write the page, and its drawings into a folder beside it that has the page's name."""
+    """Write the page, and its drawings into a folder beside it that has the page's name.
+
+    What `benchmarks.scaling` said is taken from `scaling.txt` in that folder, if it is there.
+    """
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
         if drawing := as_svg(result):
             (folder / f"{result.key}.svg").write_text(drawing)
-    page.write_text(as_page(results, facts, folder.name))
+    said = folder / "scaling.txt"
+    scaling = said.read_text() if said.exists() else None
+    page.write_text(as_page(results, facts, folder.name, scaling))
 
 
 def _about(facts: Mapping[str, Any]) -> str:

@@ -42,6 +42,15 @@ MEGABYTES = (1, 10, 100)
 MACHINES, SLOTS_EACH = 100, 16
 
 
+_said: list[str] = []
+
+
+def say(text: str) -> None:
+    """Print a line, and keep it for `--text`."""
+    print(text, flush=True)
+    _said.append(text)
+
+
 @dataclass(frozen=True)
 class Line:
     """A cost with a fixed part and a part for each unit."""
@@ -132,10 +141,7 @@ def measured(sizes: Sequence[int]) -> Model:
         told = with_driver_memory(partial(run, graph, State([1]), max_workers=2))()
         processor.append((size, time.process_time() - began))
         memory.append((size, max(0.001, told.values[DRIVER])))
-        print(
-            f"{size:>7,} nodes: driver {number(processor[-1][1])} s, {number(memory[-1][1])} MB",
-            flush=True,
-        )
+        say(f"{size:>7,} nodes: driver {number(processor[-1][1])} s, {number(memory[-1][1])} MB")
     stored = []
     for megabytes in MEGABYTES:
         array = np.ones(megabytes * 125_000)
@@ -209,21 +215,24 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="nodes, two or more")
     parser.add_argument("--check", type=int, metavar="MACHINES", help="simulate so many machines")
     parser.add_argument("--json", type=Path, help="write the model to this file")
+    parser.add_argument("--text", type=Path, help="write what is said to this file too")
     arguments = parser.parse_args()
     if len(set(arguments.sizes)) < 2:
         parser.error("--sizes needs two different sizes")
     local_ray.prepare_environment()
     with local_ray.local_ray():
         model = measured(arguments.sizes)
-    print(told(model))
+    say(told(model))
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(model), indent=1) + "\n")
     for seconds, nodes in ((0.5, 160), (0.01, 1000)) if arguments.check else ():
         predicted, taken = check(model, arguments.check, 4, seconds, nodes)
-        print(
+        say(
             f"{arguments.check} simulated machines of 4 slots, {nodes:,} nodes of {seconds} s: "
             f"predicted {number(predicted)} s, took {number(taken)} s"
         )
+    if arguments.text:
+        arguments.text.write_text("\n".join(_said) + "\n")
     return 0
 
 

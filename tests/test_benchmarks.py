@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import agents, functions
-from benchmarks.__main__ import arguments_of
+from benchmarks.__main__ import arguments_of, put_together, save
 from benchmarks.contenders import use
 from benchmarks.measuring import (
     AnswersDifferError,
@@ -218,6 +218,24 @@ def test_the_page_marks_quick_runs_and_escapes_cells(tmp_path: Path) -> None:
 def test_results_survive_json() -> None:
     result = result_of([1.0], [4.0], Goal("ours", 0.5, "theirs & co"))
     assert Result.from_json(json.loads(json.dumps(result.as_json()))) == result
+
+
+def test_several_runs_make_one_page_and_the_later_ones_win(tmp_path: Path) -> None:
+    first, second = result_of([1.0], [4.0]), result_of([2.0], [4.0])
+    earlier, later = tmp_path / "earlier.json", tmp_path / "later.json"
+    save({**FACTS, "began": "2026-01-01"}, [replace(first, key=k) for k in ("W2", "W1")], earlier)
+    save({**FACTS, "began": "2026-01-02"}, [replace(second, key="W1")], later)
+    facts, together = put_together([earlier, later])
+    assert [result.key for result in together] == ["W1", "W2"]
+    assert together[0] == replace(second, key="W1")
+    assert facts["began"] == "2026-01-01"
+
+
+def test_what_scaling_said_is_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "scaling.txt").write_text("100 machines")
+    write_page([result_of([1.0], [4.0])], FACTS, tmp_path / "page.md")
+    assert "## Scaling" in (tmp_path / "page.md").read_text()
 
 
 def test_the_command_line_refuses_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,7 @@ class ActionNode(Node):
     """What the library's own kinds of node share: one function that does the work."""
 
     _asked: tuple[object, bool] = (None, False)
+    _wants: tuple[object, bool] = (None, False)
 
     @property
     def _action(self) -> Callable[[Any], Any]:
@@ -211,9 +212,11 @@ class ActionNode(Node):
     @property
     def placement(self) -> Placement:
         """Where the node runs; see :attr:`Node.placement`."""
-        if self.is_async and not self._own_execute and not self.options.explicit_resources:
-            return "async"
-        return "task"
+        if not self.is_async or self._own_execute:
+            return "task"
+        if self._wants[0] is not self.options:
+            self._wants = (self.options, self.options.explicit_resources)
+        return "task" if self._wants[1] else "async"
 
     def callables(self) -> tuple[Callable[..., Any], ...]:
         """Return the node's function, and its class where that brings its own ``execute``."""

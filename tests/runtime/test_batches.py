@@ -238,7 +238,8 @@ class TestOnRay:
                 time.sleep(0.15)
             return State([task_id()])
 
-        answers = executor_of(star(*many(40, slower_and_slower)), State([]), max_workers=2)
+        graph = star(*many(40, slower_and_slower))
+        answers = executor_of(graph, State([]), max_workers=2, pool="tasks")
         slow = Counter(m[0] for m in answers.run(superstep_timeout=60).messages[20:])
         assert max(slow.values()) == 1
 

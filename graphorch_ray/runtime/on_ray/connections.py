@@ -174,12 +174,16 @@ class Exchange:
     async def close(self) -> None:
         """Hang up, and listen no more."""
         self.usable = False
+        self._expected.clear()
         if self._opening is not None:
-            server, self._opening = await self._opening, None
-            server.close()
-        for connection in list(self.connections):
-            connection.close()
-        while self.connections:  # the loop closes what is aborted as soon as it is let
+            opening, self._opening = self._opening, None
+            with contextlib.suppress(OSError):
+                (await opening).close()
+        if self._socket is not None:
+            self._socket.close()
+        while self.connections:  # the loop lets go of what is aborted as soon as it comes to it
+            for connection in list(self.connections):
+                connection.close()
             await asyncio.sleep(0)
 
 
