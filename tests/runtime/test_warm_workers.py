@@ -308,6 +308,64 @@ def test_a_connection_that_breaks_costs_nothing(begun, tmp_path):
     assert executor.summary.workers_lost == 0
 
 
+@pytest.fixture
+def slow_connections(monkeypatch):
+    """Each lone call starts a warm worker, and what that sends takes half a second."""
+    for name in ("data_received", "connection_lost"):
+        original = getattr(connections.Connection, name)
+
+        def late(self, said, original=original):
+            asyncio.get_running_loop().call_later(0.5, original, self, said)
+
+        monkeypatch.setattr(connections.Connection, name, late)
+    monkeypatch.setattr(warm_workers, "LONE_CALLS", 0)
+    monkeypatch.setattr(warm_workers, "LAST_WORDS_SECONDS", 5.0)
+
+
+@pytest.mark.usefixtures("slow_connections")
+def test_what_overtakes_the_connection_waits_for_it(begun, tmp_path):
+    """Small states come over the connection, large ones through Ray: in order all the same."""
+
+    @node_action
+    def now_and_then_large(state):
+        turn = state.messages[0] + 1
+        with open(tmp_path / "ledger", "a") as ledger:
+            ledger.write(f"{turn} ")
+        time.sleep(0.003)  # several reports of one call
+        return State([turn, "x" * (100_000 if turn % 25 == 0 else 1)])
+
+    graph = loop_of(now_and_then_large, until(120))
+    executor = GraphExecutor(graph, State([0]), backend="ray", pool="auto")
+    answer = executor.run(max_supersteps=200, superstep_timeout=20)
+    assert answer.messages[0] == 120
+    assert begun
+    turns = [int(turn) for turn in (tmp_path / "ledger").read_text().split()]
+    assert turns == [*range(1, 121)]
+
+
+@pytest.mark.usefixtures("slow_connections")
+def test_last_words_are_heard_before_the_death(begun, tmp_path):
+    """What had been said when the process died still counts, however late it is read."""
+
+    @node_action
+    def dies_at_60(state):
+        turn = state.messages[0] + 1
+        with open(tmp_path / "ledger", "a") as ledger:
+            ledger.write(f"{turn} ")
+        time.sleep(0.003)
+        if turn == 60 and once(str(tmp_path / "died")):
+            time.sleep(0.2)  # what came before is reported
+            os.kill(os.getpid(), signal.SIGKILL)
+        return State([turn])
+
+    executor = GraphExecutor(loop_of(dies_at_60, until(100)), State([0]), backend="ray")
+    assert executor.run(max_supersteps=200).messages == [100]
+    assert begun
+    assert (tmp_path / "died").exists()
+    turns = [int(turn) for turn in (tmp_path / "ledger").read_text().split()]
+    assert sorted(turns) == [*range(1, 61), *range(60, 101)]
+
+
 def test_where_the_driver_cannot_be_reached_calls_go_by_tasks(monkeypatch, begun):
     with socket.create_server(("127.0.0.1", 0)) as other:
         nobody = other.getsockname()[1]

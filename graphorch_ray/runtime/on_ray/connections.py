@@ -18,8 +18,17 @@ import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
+CONNECT_SECONDS = 1.0
+"""How long a worker tries to connect, before it runs what it was sent."""
+
 HELLO_SECONDS = 10.0
-"""How long a worker has to connect, and whoever connects to say who it is."""
+"""How long whoever connects may take to say who it is."""
+
+MOST_STRANGERS = 100
+"""Connections at once whose other end has not said who it is."""
+
+SILENCE_SECONDS = 30
+"""About how long an end that has vanished without a word is waited for."""
 
 _HALF = 32  # bytes of secret that each end shows
 _LENGTH = 8
@@ -48,6 +57,21 @@ class Peer(Protocol):
         """Nothing more will come."""
 
 
+def _watch(line: socket.socket) -> None:
+    """Have the system notice where the other end is gone without a word."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    third = SILENCE_SECONDS // 3
+    for name, value in (
+        ("TCP_KEEPIDLE", third),
+        ("TCP_KEEPALIVE", third),  # the same, on macOS
+        ("TCP_KEEPINTVL", third // 2),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", SILENCE_SECONDS * 1000),
+    ):
+        if hasattr(socket, name):
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Connection(asyncio.Protocol):
     """The driver's end."""
 
@@ -65,25 +89,43 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Let the worker see the end at once, even if this event loop does not go on."""
         self._peer = None
-        with contextlib.suppress(OSError):
-            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        if not self._transport.is_closing():
+            with contextlib.suppress(OSError), self._own_socket() as line:
+                line.shutdown(socket.SHUT_RDWR)
         self._transport.abort()
+
+    def _own_socket(self) -> socket.socket:
+        """The transport's socket once more: what an event loop shows of it may not do much."""
+        return socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody is there."""
         self._transport = transport
+        exchange = self._exchange
+        if not exchange.usable or exchange.strangers >= MOST_STRANGERS:
+            self._transport.abort()
+            return
+        with self._own_socket() as line:
+            _watch(line)
+        exchange.connections.add(self)
+        exchange.strangers += 1
         loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(HELLO_SECONDS, transport.abort)  # type: ignore[attr-defined]
-        self._exchange.connections.add(self)
+        self._patience = loop.call_later(HELLO_SECONDS, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         self._exchange.connections.discard(self)
-        if self._patience is not None:
-            self._patience.cancel()
+        self._is_known()
         peer, self._peer = self._peer, None
         if peer is not None:
             peer.hung_up()
+
+    def _is_known(self) -> None:
+        """No stranger any more."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+            self._exchange.strangers -= 1
 
     def data_received(self, data: bytes) -> None:
         """Take in what was sent."""
@@ -98,8 +140,8 @@ class Connection(asyncio.Protocol):
             if peer is None:
                 self._transport.abort()
                 return
-            self._patience.cancel()
-            self._patience, self._peer = None, peer
+            self._is_known()
+            self._peer = peer
             self._transport.write(self._exchange.answer)
             peer.connected(self)
         while self._peer is not None and len(buffer) >= _LENGTH:
@@ -117,6 +159,7 @@ class Exchange:
     Attributes:
         usable: connections can be made, as far as is known.
         connections: those that are open.
+        strangers: how many of them have not said who they are.
         answer: what a worker that is admitted is shown.
     """
 
@@ -124,6 +167,7 @@ class Exchange:
         # What Ray would encrypt is not sent in the clear here.
         self.usable = os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true")
         self.connections: set[Connection] = set()
+        self.strangers = 0
         self._secret = secrets.token_bytes(2 * _HALF)
         self.answer = self._secret[_HALF:]
         self._expected: dict[int, Peer] = {}
@@ -133,9 +177,11 @@ class Exchange:
 
     def address(self) -> Address | None:
         """Where the next worker is to connect; None where it cannot."""
-        if self._socket is None and self.usable:
+        if not self.usable:
+            return None
+        if self._socket is None:
             self._listen()
-        if self._socket is None or not self.usable:
+        if self._socket is None:
             return None
         self._numbers += 1
         host, port = self._socket.getsockname()[:2]
@@ -170,15 +216,24 @@ class Exchange:
         self._opening = loop.create_task(
             loop.create_server(lambda: Connection(self), sock=self._socket)
         )
+        self._opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[asyncio.Server]) -> None:
+        """Where it does not listen after all, nobody is to wait for an answer."""
+        if opening.cancelled() or opening.exception() is not None:
+            self.usable = False
+            if self._socket is not None:
+                self._socket.close()
 
     async def close(self) -> None:
         """Hang up, and listen no more."""
         self.usable = False
         self._expected.clear()
         if self._opening is not None:
-            opening, self._opening = self._opening, None
-            with contextlib.suppress(OSError):
-                (await opening).close()
+            await asyncio.wait([self._opening])
+            if not self._opening.cancelled() and self._opening.exception() is None:
+                self._opening.result().close()
+            self._opening = None
         if self._socket is not None:
             self._socket.close()
         while self.connections:  # the loop lets go of what is aborted as soon as it comes to it
@@ -198,8 +253,9 @@ class DriverLine:
     """
 
     def __init__(self, address: Address) -> None:
-        self._socket = socket.create_connection(address[:2], timeout=HELLO_SECONDS)
+        self._socket = socket.create_connection(address[:2], timeout=CONNECT_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _watch(self._socket)
         self._socket.settimeout(None)
         self._file = self._socket.makefile("rb")
         self._answer = address.secret[_HALF:]

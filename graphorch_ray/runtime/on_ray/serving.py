@@ -6,15 +6,16 @@ stream that Ray gives it, and so does all that follows them in the answer to one
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..payload import Payload
 from .connections import Address, DriverLine
-from .items import Said, said_of, streamed
+from .items import Said, said_of, streamed, where
 from .lending import fetched, lend
-from .wire import Job, unpacked
+from .wire import Job, report, unpacked
 
 
 def framed(job: bytes, arguments: Sequence[Any], *, single: bool) -> bytes:
@@ -37,8 +38,8 @@ def run_task(way: bool | Address, sent: Job | bytes, *arguments: Payload) -> Ite
         return
     said = said_of(unpacked(sent), arguments, way)
     if way:
-        ((report, payloads),) = said
-        yield report
+        ((told, payloads),) = said
+        yield told
         yield payloads[0] if payloads else None
     else:
         yield from streamed(said)
@@ -55,12 +56,14 @@ class WarmProcess:
 def serve(address: Address, sent: Any = None) -> Iterator[bytes | Payload]:
     """Run what came along, and then what the driver sends until it hangs up.
 
-    Where the driver cannot be reached, only what came along is run, and told in the stream.
+    Where the driver cannot be reached, only what came along is run, and told in the stream, behind
+    an empty report.
     """
     try:
         line = DriverLine(address)
     except OSError:
         line = None
+        yield report((), 0, where())
     codes: dict[str, Any] = {}  # each piece of code is sent once
     try:
         if sent is not None:
@@ -81,13 +84,15 @@ def _run(frame: bytes, codes: dict[str, Any]) -> Iterator[Said]:
 
 
 def _answered(line: DriverLine | None, said: Iterator[Said]) -> Iterator[bytes | Payload]:
-    """Send what is said; what cannot be sent, and all behind it, goes into the stream."""
-    for report, payloads in said:
-        if line is not None and not payloads:
-            try:
-                line.send(report)
-                continue
-            except OSError:
-                pass
-        line = None
-        yield from streamed(iter([(report, payloads)]))
+    """Send what is said; what cannot be sent, and all behind it, goes into the stream.
+
+    An empty frame says so, for neither way is known to be the quicker one.
+    """
+    for told, payloads in said:
+        if line is not None:
+            with contextlib.suppress(OSError):
+                line.send(told if not payloads else b"")
+                if not payloads:
+                    continue
+            line = None
+        yield from streamed(iter([(told, payloads)]))

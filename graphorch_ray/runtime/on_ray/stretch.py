@@ -94,7 +94,7 @@ class Stretch(TaskCall):
     def _stop(self, message: Stopped) -> None:
         """The process is free now. What was launched meanwhile goes elsewhere."""
         self._goes_on = False
-        back = [self._close(token) for token in list(self._open) if token > message.token]
+        back = [self._close(token) for token in list(self._open)]
         self.lane.over(self)
         self.lane.pool.put_back([pending for pending in back if pending is not None])
 

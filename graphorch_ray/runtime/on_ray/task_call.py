@@ -82,14 +82,25 @@ class TaskCall:
         if pending is None:
             return
         pending.where, pending.began = report.where, message.started
+        pending.disarm()
         if self._probes and self._patience is not None:
             self._patience.cancel()
             self._patience = self.lane.pool.later(PROBE_SECONDS, self._takes_long)
+        self._arm(pending)
+
+    def _arm(self, pending: Pending) -> None:
+        """Have its time run from now."""
         timeout = pending.node.options.timeout
         if timeout is not None:
             if pending.node.is_async:  # it stops itself; this is for when it cannot
                 timeout += CLEANUP_SECONDS + BLOCKED_GRACE_SECONDS
             pending.timer = self.lane.pool.later(timeout, lambda: self._time_out(pending))
+
+    def lost_sight(self) -> None:
+        """Something that was said may be lost: that the first attempt has begun, at worst."""
+        first = next(iter(self._open.values()), None)
+        if first is not None and first.timer is None:
+            self._arm(first)
 
     def _answered(self, message: Done | Failed, report: Report, refs: Sequence[Any]) -> None:
         pending = self._close(message.token)

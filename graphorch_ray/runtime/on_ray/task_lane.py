@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .carriers import Carrier, TaskCarrier, Tasks
+from .carriers import TaskCarrier, Tasks
 from .lanes import Lane, Pending
 from .stream import Answer, Stream
 from .stretch import Stretch
@@ -130,5 +130,5 @@ class TaskLane(Lane):
 
     def answers(self) -> Sequence[Answer | Stream]:
         """What is listened to."""
-        carriers: set[Carrier] = {*(call.carrier for call in self.calls), *self.warm}
-        return [carrier.answer for carrier in carriers if carrier.answer is not None]
+        answers = (call.carrier.answer for call in self.calls)
+        return [answer for answer in answers if answer is not None]

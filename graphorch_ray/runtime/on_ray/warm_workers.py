@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .connections import Address, Connection
+from .connections import CONNECT_SECONDS, Address, Connection
 from .lanes import Pending
 from .serving import WarmProcess, framed
 from .stream import Answer, Stream
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 1.0
 """How long a warm worker that is a task waits for its next call, before its process is free."""
+
+LAST_WORDS_SECONDS = 0.3
+"""How long a process that is gone may still be heard over its connection."""
 
 LONE_CALLS = 2
 """Short calls one after another, with nothing beside them, after which a warm worker is kept."""
@@ -51,6 +54,10 @@ class WarmWorker:
         self._lane = lane
         self._address = address
         self._call: TaskCall | None = None
+        self._by_stream = False  # what is said of the call comes by the stream from now on
+        self._held: list[tuple[Report, Sequence[Any]]] = []  # it has said that too early
+        self._end: tuple[BaseException | None] | None = None  # so has Ray that it is gone
+        self._began = time.monotonic()
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         self._actor: Any = None
@@ -73,7 +80,7 @@ class WarmWorker:
     @property
     def starts(self) -> bool:
         """Whether it is not there yet."""
-        return self._connection is None
+        return not self._came
 
     @property
     def ready(self) -> bool:
@@ -87,7 +94,7 @@ class WarmWorker:
 
     def send(self, call: TaskCall, job: Any, arguments: Sequence[Any]) -> None:
         """Start the call; the first one of a task starts that too."""
-        self._call = call
+        self._call, self._by_stream = call, False
         frame = framed(job, arguments, single=call.says_one_thing)
         if self._connection is not None:
             self._connection.send(frame)
@@ -98,6 +105,8 @@ class WarmWorker:
         """End the process."""
         import ray
 
+        if not self._came and time.monotonic() - self._began > CONNECT_SECONDS:
+            self._lane.pool.exchange.usable = False  # it may have tried to connect all the time
         self._dismiss()
         if self._actor is not None:
             ray.kill(self._actor, no_restart=True)
@@ -155,27 +164,53 @@ class WarmWorker:
         self._lane.pool.pump()
 
     def received(self, frame: bytes) -> None:
-        """It says something of its call."""
-        self._reported(unpacked(frame), ())
+        """It says something of its call, or that it says the rest in the stream."""
+        if not frame:
+            self._turn_to_stream()
+        elif self._call is not None:
+            self._call.reported(unpacked(frame), ())
 
     def hung_up(self) -> None:
         """It may be dead; Ray will tell, or it says in the stream what is left to say."""
         self._connection = None
-        if self.idle:
+        if self._call is None:
             self._dismiss()
+        else:
+            self._call.lost_sight()
+        self._turn_to_stream()
+
+    def _turn_to_stream(self) -> None:
+        """Nothing more of the call comes over the connection: what has overtaken it counts now."""
+        self._by_stream = True
+        held, self._held = self._held, []
+        for report, refs in held:
+            self._reported(report, refs)
+        if self._end is not None:
+            self._finish(*self._end)
 
     def _reported(self, report: Report, refs: Sequence[Any]) -> None:
-        if self._call is not None:
+        """It says something in the stream, the first time perhaps that it could not connect."""
+        if not report.messages:
+            self._lane.pool.exchange.usable = False
+            self._turn_to_stream()
+        elif not self._by_stream:
+            self._held.append((report, refs))
+        elif self._call is not None:
             self._call.reported(report, refs)
 
     def _ended(self, error: BaseException | None) -> None:
-        """The process is gone, or ended well because it could not stay."""
-        if not self._came and not self._dismissed and error is None:
-            self._lane.pool.exchange.usable = False  # it cannot reach this machine
+        """The process is gone; what it said last may still be on its way."""
+        if self._by_stream or self._dismissed:
+            self._finish(error)
+        elif self._end is None:
+            self._end = (error,)
+            self._lane.pool.later(LAST_WORDS_SECONDS, self._turn_to_stream)
+
+    def _finish(self, error: BaseException | None) -> None:
+        self._end = None
         self._dismiss()
-        call = self._call
-        if call is not None:
-            call.ended(error)
+        if self._call is not None:
+            self._call.ended(error)
         self._lane.pool.pump()
 
 
@@ -223,36 +258,51 @@ class WarmWorkers:
                 return None
             case "actors":
                 # One at a time: as long as it starts, what it holds does nothing.
-                if not self._in_the_way and not any(worker.starts for worker in self._workers):
-                    worker = self._another(lane.slots)
-                    if worker is not None:
-                        worker.start_actor(self._options)
+                if not any(worker.starts for worker in self._workers):
+                    self._begin_actor()
                 return None
             case _:
-                return self._another(lane.slots if len(batch) > 1 else self._lone > LONE_CALLS)
+                if not pool.capacity.ledger.fits(lane.request):
+                    return None
+                return self._another(lane.slots if len(batch) > 1 else int(self._lone > LONE_CALLS))
+
+    def _begin_actor(self) -> None:
+        """Start an actor, if there is room for it and for a call beside it."""
+        twice = {name: 2 * amount for name, amount in self._lane.request.items()}
+        if self._in_the_way or not self._lane.pool.capacity.ledger.fits(twice):
+            return
+        worker = self._another(self._lane.slots)
+        if worker is not None:
+            try:
+                worker.start_actor(self._options)
+            except BaseException:
+                worker.kill()
+                raise
 
     def _another(self, limit: int) -> WarmWorker | None:
         pool = self._lane.pool
-        if len(self._workers) >= limit or not pool.capacity.ledger.fits(self._lane.request):
+        if len(self._workers) >= limit or pool.tasks >= pool.capacity.process_limit:
             return None
         address = pool.exchange.address()
         if address is None:
             return None
         worker = WarmWorker(self._lane, address)
         pool.exchange.expect(address, worker)
+        pool.tasks += 1
         self._workers.append(worker)
         return worker
 
     def make_room(self) -> None:
         """Let one go: a task needs what it holds, for a call that it cannot take."""
-        self._in_the_way = True
         worker = next((worker for worker in self._workers if worker.idle), None)
         if worker is not None:
+            self._in_the_way = True
             worker.release()
 
     def remove(self, worker: WarmWorker) -> None:
         """One is gone, and what it held is free."""
         self._workers.remove(worker)
+        self._lane.pool.tasks -= 1
         self._lane.pool.capacity.ledger.give(self._lane.request)
 
     def release_idle(self) -> bool:
