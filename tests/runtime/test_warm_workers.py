@@ -96,6 +96,13 @@ def test_tasks_keeps_none():
     assert len(set(tasks_of_loop(30, pool="tasks"))) == 30
 
 
+def test_a_node_that_wants_a_process_to_itself_gets_tasks(begun):
+    graph = loop_of(note_task, until(20, "driver"), batch=False)
+    _, *tasks = GraphExecutor(graph, State([0]), backend="ray").run().messages
+    assert len(set(tasks)) == 20
+    assert not begun
+
+
 def test_behind_a_batch_there_is_one_for_each_core(begun):
     nodes = [ProcessingNode(f"n{i}", note_task) for i in range(400)]
     executor = GraphExecutor(star(*nodes), State([0]), backend="ray", max_workers=50)

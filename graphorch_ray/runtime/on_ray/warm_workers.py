@@ -322,6 +322,7 @@ class WarmWorkers:
 
 
 def _may_share(batch: Sequence[Pending]) -> bool:
-    """Whether a call may run in a process that others use too: it is not suspected of anything."""
+    """Whether a call may run where others do: it wants no process to itself, and is no suspect."""
     first = batch[0]
-    return not (first.node.is_async or first.launch.key.rerun or first.quarantined)
+    apart = first.node.is_async or not first.node.options.batch
+    return not (apart or first.launch.key.rerun or first.quarantined)
