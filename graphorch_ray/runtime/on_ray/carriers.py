@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .task_lane import TaskLane
 
 
+NAMES = 256
+"""Nodes of a lane that Ray shows by name; the first ones."""
+
+
 class Carrier(Protocol):
     """Brings one call to a process, and back what it says."""
 
@@ -40,8 +44,8 @@ class Tasks:
     """The remote functions behind the tasks of a lane: for jobs that say much, and for one attempt.
 
     It is one function for Ray, whose leases of processes are by function and resources. A task that
-    is one attempt has its node's name, where Ray shows tasks; others share one name, as Ray takes
-    half a millisecond to give a function another.
+    is one attempt has its node's name, where Ray shows tasks. Those of a wide superstep share one
+    name: Ray takes half a millisecond and 10 KB to give a function another.
 
     Args:
         options: resources and the like, as keywords of Ray's `.options()`.
@@ -59,11 +63,17 @@ class Tasks:
     def single(self, node_id: str) -> Any:
         """What runs one attempt of a node."""
         task = self._single.get(node_id)
-        if task is None:
+        if task is None and len(self._single) < NAMES:
             name = node_id.encode(errors="replace").decode()
-            task = _remote().options(name=name, num_returns=2, **self._options)
-            self._single[node_id] = task
-        return task
+            task = self._single[node_id] = self._named(name)
+        return task or self._nameless
+
+    @cached_property
+    def _nameless(self) -> Any:
+        return self._named("one of many nodes")
+
+    def _named(self, name: str) -> Any:
+        return _remote().options(name=name, num_returns=2, **self._options)
 
 
 @cache
