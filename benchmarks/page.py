@@ -46,7 +46,11 @@ cost, and the goals are for the full sizes."""
 
 
 def as_page(
-    results: Sequence[Result], facts: Mapping[str, Any], folder: str, scaling: str | None = None
+    results: Sequence[Result],
+    facts: Mapping[str, Any],
+    folder: str,
+    bounds: str | None = None,
+    scaling: str | None = None,
 ) -> str:
     """The page as Markdown.
 
@@ -54,12 +58,15 @@ def as_page(
         results: what was measured.
         facts: about the machine and the run.
         folder: where the drawings lie, as seen from the page.
+        bounds: what bounds the goals that are missed.
         scaling: what `benchmarks.scaling` said.
     """
     parts = ["# Benchmarks", HOW.rstrip()]
     if any(result.small for result in results):
         parts.append(SMALL)
     parts += [_about(facts), "## Goals", _goals(results)]
+    if bounds is not None:
+        parts.append(bounds.rstrip())
     for result in results:
         parts.append(f"## {result.key}: {result.title}")
         if as_svg(result):
@@ -78,16 +85,17 @@ def as_page(
 def write_page(results: Sequence[Result], facts: Mapping[str, Any], page: Path) -> None:
     """Write the page, and its drawings into a folder beside it that has the page's name.
 
-    What `benchmarks.scaling` said is taken from `scaling.txt` in that folder, if it is there.
+    What bounds the goals, and what `benchmarks.scaling` said, is taken from `bounds.md` and
+    `scaling.txt` in that folder, where they are there.
     """
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
         if drawing := as_svg(result):
             (folder / f"{result.key}.svg").write_text(drawing)
-    said = folder / "scaling.txt"
-    scaling = said.read_text() if said.exists() else None
-    page.write_text(as_page(results, facts, folder.name, scaling))
+    notes = [folder / "bounds.md", folder / "scaling.txt"]
+    texts = [note.read_text() if note.exists() else None for note in notes]
+    page.write_text(as_page(results, facts, folder.name, *texts))
 
 
 def _about(facts: Mapping[str, Any]) -> str:

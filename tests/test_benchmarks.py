@@ -231,11 +231,14 @@ def test_several_runs_make_one_page_and_the_later_ones_win(tmp_path: Path) -> No
     assert facts["began"] == "2026-01-01"
 
 
-def test_what_scaling_said_is_on_the_page(tmp_path: Path) -> None:
+def test_what_bounds_it_and_what_scaling_said_is_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "scaling.txt").write_text("100 machines")
+    (tmp_path / "page" / "bounds.md").write_text("The driver does.\n")
+    (tmp_path / "page" / "scaling.txt").write_text("100 machines\n")
     write_page([result_of([1.0], [4.0])], FACTS, tmp_path / "page.md")
-    assert "## Scaling" in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert page.index("The driver does.") < page.index("## W0") < page.index("## Scaling")
+    assert "```\n100 machines\n```" in page
 
 
 def test_the_command_line_refuses_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,7 +202,7 @@ class WarmWorker:
 
     def _ended(self, error: BaseException | None) -> None:
         """The process is gone; what it said last may still be on its way."""
-        if self._by_stream or self._dismissed:
+        if self._by_stream or self._dismissed or self._call is None:
             self._finish(error)
         elif self._end is None:
             self._end = (error,)
