@@ -24,6 +24,7 @@ from graphorch_ray import (
     node_action,
 )
 from graphorch_ray.runtime.on_ray.carriers import TaskCarrier
+from graphorch_ray.runtime.on_ray.warm_workers import WarmWorker
 
 from .nodes import (
     STUCK,
@@ -348,8 +349,9 @@ def test_a_node_may_have_a_name_that_no_task_could_have():
     assert executor.run(superstep_timeout=60) == State([[name] for name in names])
 
 
-def test_a_call_that_cannot_be_made_is_a_failure_of_its_node(monkeypatch):
-    send, refused = TaskCarrier.send, []
+@pytest.mark.parametrize(("pool", "carrier"), [("tasks", TaskCarrier), ("auto", WarmWorker)])
+def test_a_call_that_cannot_be_made_is_a_failure_of_its_node(monkeypatch, pool, carrier):
+    send, refused = carrier.send, []
 
     def refuse(self, call, job, arguments):
         (pending, *_) = call._open.values()
@@ -358,12 +360,12 @@ def test_a_call_that_cannot_be_made_is_a_failure_of_its_node(monkeypatch):
             raise ValueError("Ray takes no such call")
         send(self, call, job, arguments)
 
-    monkeypatch.setattr(TaskCarrier, "send", refuse)
+    monkeypatch.setattr(carrier, "send", refuse)
     graph = star(
         ProcessingNode("bad", label),
         ProcessingNode("ok", label),
         fallbacks={"bad": ProcessingNode("f", fallback)},
     )
-    executor = executor_of(graph, State([]), max_workers=1)
+    executor = executor_of(graph, State([]), max_workers=1, pool=pool)
     assert executor.run(superstep_timeout=60) == State([["fallback"], ["ok"]])
     assert refused
