@@ -30,8 +30,7 @@ Works C1 to C4 and W12 are about checkpoints. Their files lie where temporary fi
 chooses the disk.
 
 `make bench ARGS="--from-json A.json B.json --page docs/benchmarks.md"` makes one page of several
-runs.
-"""
+runs."""
 
 SCALING = """\
 `python -m benchmarks.scaling` fits a model of what a node costs the driver, and says where one
@@ -61,7 +60,7 @@ def as_page(
         bounds: what bounds the goals that are missed.
         scaling: what `benchmarks.scaling` said.
     """
-    parts = ["# Benchmarks", HOW.rstrip()]
+    parts = ["# Benchmarks", HOW]
     if any(result.small for result in results):
         parts.append(SMALL)
     parts += [_about(facts), "## Goals", _goals(results)]

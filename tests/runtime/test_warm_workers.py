@@ -350,6 +350,17 @@ def slow_connections(monkeypatch):
     monkeypatch.setattr(warm_workers, "LAST_WORDS_SECONDS", 5.0)
 
 
+def enter(folder, turn):
+    """Note, outside of all states, that a turn has run."""
+    with open(folder / "ledger", "a") as ledger:
+        ledger.write(f"{turn} ")
+
+
+def entered(folder):
+    """The turns that have run, in order."""
+    return [int(turn) for turn in (folder / "ledger").read_text().split()]
+
+
 @pytest.mark.usefixtures("slow_connections")
 def test_what_overtakes_the_connection_waits_for_it(begun, tmp_path):
     """Small states come over the connection, large ones through Ray: in order all the same."""
@@ -357,8 +368,7 @@ def test_what_overtakes_the_connection_waits_for_it(begun, tmp_path):
     @node_action
     def now_and_then_large(state):
         turn = state.messages[0] + 1
-        with open(tmp_path / "ledger", "a") as ledger:
-            ledger.write(f"{turn} ")
+        enter(tmp_path, turn)
         time.sleep(0.003)  # several reports of one call
         return State([turn, "x" * (100_000 if turn % 25 == 0 else 1)])
 
@@ -367,8 +377,7 @@ def test_what_overtakes_the_connection_waits_for_it(begun, tmp_path):
     answer = executor.run(max_supersteps=200, superstep_timeout=20)
     assert answer.messages[0] == 120
     assert begun
-    turns = [int(turn) for turn in (tmp_path / "ledger").read_text().split()]
-    assert turns == [*range(1, 121)]
+    assert entered(tmp_path) == [*range(1, 121)]
 
 
 @pytest.mark.usefixtures("slow_connections")
@@ -378,8 +387,7 @@ def test_last_words_are_heard_before_the_death(begun, tmp_path):
     @node_action
     def dies_at_60(state):
         turn = state.messages[0] + 1
-        with open(tmp_path / "ledger", "a") as ledger:
-            ledger.write(f"{turn} ")
+        enter(tmp_path, turn)
         time.sleep(0.003)
         if turn == 60 and once(str(tmp_path / "died")):
             time.sleep(0.2)  # what came before is reported
@@ -390,8 +398,7 @@ def test_last_words_are_heard_before_the_death(begun, tmp_path):
     assert executor.run(max_supersteps=200).messages == [100]
     assert begun
     assert (tmp_path / "died").exists()
-    turns = [int(turn) for turn in (tmp_path / "ledger").read_text().split()]
-    assert sorted(turns) == [*range(1, 61), *range(60, 101)]
+    assert sorted(entered(tmp_path)) == [*range(1, 61), *range(60, 101)]
 
 
 def test_where_the_driver_cannot_be_reached_calls_go_by_tasks(monkeypatch, begun):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -235,9 +235,6 @@ class WarmWorkers:
         self._workers: list[WarmWorker] = []
         self._lone = 0
         self._in_the_way = False  # actors hold what calls need that they cannot take
-
-    def __iter__(self) -> Iterator[WarmWorker]:
-        return iter(self._workers)
 
     @property
     def ready(self) -> bool:
