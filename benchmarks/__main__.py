@@ -44,6 +44,9 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
         parser.error("--rounds must be 1 or more")
     if arguments.from_json and not arguments.page:
         parser.error("--from-json needs --page")
+    for file in arguments.from_json or ():
+        if not file.is_file():
+            parser.error(f"--from-json: there is no file {file}")
     return arguments
 
 
@@ -74,8 +77,14 @@ def put_together(files: Sequence[Path]) -> tuple[dict[str, Any], list[Result]]:
     """The results of several runs; of a work that is in several, those of the last."""
     from .works import WORKS
 
-    parts = [json.loads(file.read_text()) for file in files]
-    found = {each["key"]: Result.from_json(each) for part in parts for each in part["results"]}
+    parts = []
+    found: dict[str, Result] = {}
+    for file in files:
+        try:
+            parts.append(json.loads(file.read_text()))
+            found |= {each["key"]: Result.from_json(each) for each in parts[-1]["results"]}
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise SystemExit(f"{file} was not written by --json: {wrong!r}") from None
     facts = parts[-1]["facts"]
     facts["began"] = min(part["facts"]["began"] for part in parts)
     for when, choose in (("load_at_begin", min), ("load_at_end", max)):

@@ -69,6 +69,8 @@ NOT_RUN = {
     "make test": "is what runs this",
     "make bench": "takes half an hour; tests/test_benchmarks.py runs its parts",
     'make bench ARGS="--only W2 W4 --rounds 5"': "as `make bench`",
+    'make bench ARGS="--from-json A.json B.json --page docs/benchmarks.md"': "needs the files of "
+    "two runs; tests/test_benchmarks.py puts such files together",
     "make PYTHON=python3.12 bench": "as `make bench`",
     "python -m benchmarks.scaling": "measures for minutes; tests/test_benchmarks.py runs its parts",
     "python -m benchmarks.telemetry": "measures for minutes",

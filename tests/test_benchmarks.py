@@ -242,10 +242,21 @@ def test_what_bounds_it_and_what_scaling_said_is_on_the_page(tmp_path: Path) -> 
 
 
 def test_the_command_line_refuses_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
-    for given_arguments in (["--rounds", "0"], ["--from-json", "x.json"]):
+    for given_arguments, said in (
+        (["--rounds", "0"], "--rounds must be 1 or more"),
+        (["--from-json", "x.json"], "--from-json needs --page"),
+        (["--from-json", "x.json", "--page", "y.md"], "there is no file x.json"),
+    ):
         with pytest.raises(SystemExit):
             arguments_of(given_arguments)
-    assert "--rounds must be 1 or more" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"facts": {}, "results": [{"key": "W1"}]}'])
+def test_a_file_of_something_else_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"x\.json was not written by --json"):
+        put_together([tmp_path / "x.json"])
 
 
 # --- works and contenders -----------------------------------------------------------------------
