@@ -215,8 +215,9 @@ class Run:
                     reach("barrier.before")
                     await self._superstep_ended(command)
                     reach("barrier.after")
-                    if command.frontier and self._executor._at_barrier is not None:
-                        await self._executor._at_barrier()
+                    at_barrier = self._executor._at_barrier
+                    if command.frontier and at_barrier is not None and self._may_rest(machine):
+                        await at_barrier()
                 elif isinstance(command, RestoreCheckpoint):
                     await self._restore(machine, command.node_id)
                 elif isinstance(command, RunFinished):
@@ -232,7 +233,7 @@ class Run:
             if machine.phase is Phase.READY:
                 commands = machine.proceed()
                 continue
-            events = await self._next_events()
+            events = await self._next_events(machine)
             reach("outcome.before")
             commands = machine.handle(events)
             reach("outcome.after")
@@ -274,13 +275,22 @@ class Run:
             self._warned = error
             self._mailbox.set()
 
-    async def _next_events(self) -> list[Event]:
+    def _may_rest(self, machine: SuperstepMachine) -> bool:
+        """Whether the run can be left where it stands: it has the states that it would go on from.
+
+        Workers that run ahead leave some behind.
+        """
+        active = machine.frontier
+        return len(active) != 1 or all(map(self._pool.has, active[0].states))
+
+    async def _next_events(self, machine: SuperstepMachine) -> list[Event]:
         if not self._events:
             if not self._nodes and not self._asked:
                 self._clock.idle()
             if not self._events and await self._pool.wait(self._mailbox):
                 self._yielded = time.monotonic()
-        if time.monotonic() - self._yielded > YIELD_SECONDS:  # answers were there at once
+        late = time.monotonic() - self._yielded > YIELD_SECONDS  # answers were there at once
+        if late and self._may_rest(machine):
             await asyncio.sleep(0)
             self._yielded = time.monotonic()
         self._mailbox.clear()

@@ -151,6 +151,10 @@ class InlinePool:
         """A private copy of the state."""
         return handle.load()
 
+    def has(self, handle: Handle) -> bool:
+        """Always: states are here."""
+        return True
+
     async def save(self, handles: Sequence[Handle], *, anew: bool = False) -> list[Stored]:
         """Keep states in the vault, where they are not kept already."""
         vault = self.vault

@@ -30,8 +30,8 @@ SHARED_BUFFER_BYTES = 64 * 1024
 """A buffer of at least this many bytes is shared read-only; a smaller one is copied."""
 
 INLINE_BYTES = 32 * 1024
-"""A payload up to this size travels with the message about it; a larger one is an object of
-its own in Ray's store."""
+"""A payload up to this size travels with the message about it, however many there are. A larger one
+is an object of its own in Ray's store, if there are many."""
 
 
 class Payload:
@@ -61,10 +61,9 @@ class Payload:
         """Bytes of pickle and buffers together."""
         return _length(self.data) + sum(map(_length, self.buffers))
 
-    @property
-    def inline(self) -> bool:
-        """True where the payload is small enough to travel with a message."""
-        return not self.refs and self.nbytes <= INLINE_BYTES
+    def fits(self, limit: int = INLINE_BYTES) -> bool:
+        """Whether the payload is small enough to travel with a message."""
+        return not self.refs and self.nbytes <= limit
 
     def load(self, *, mutable: bool = False) -> Any:
         """Put the state together: a private copy, over shared read-only buffers.

@@ -119,6 +119,9 @@ class Pool(Protocol):
     async def fetch(self, handle: StateHandle) -> Any:
         """`get`, without blocking the event loop for a large state."""
 
+    def has(self, handle: StateHandle) -> bool:
+        """Whether the state can be had. Where one is passed over, the run must not rest."""
+
     async def save(self, handles: Sequence[StateHandle], *, anew: bool = False) -> list[Stored]:
         """Keep states in the vault, where they are not kept already (or `anew`)."""
 

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ...model.nodes import Node
+from ..payload import INLINE_BYTES
 
 if TYPE_CHECKING:
     from .lanes import Pending
@@ -135,7 +136,7 @@ def _large_bytes(pending: Pending, seen: set[int]) -> int:
     """Bytes of the large states of an attempt that were not `seen` yet."""
     nbytes = 0
     for handle in pending.launch.states:
-        if handle.payload is None and id(handle) not in seen:
+        if handle.nbytes > INLINE_BYTES and id(handle) not in seen:
             seen.add(id(handle))
             nbytes += handle.nbytes
     return nbytes

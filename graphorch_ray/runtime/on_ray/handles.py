@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...errors import SerializationError
+from ...errors import SerializationError, StateLostError
 from ...model.graph import Graph
 from ...model.nodes import AggregatorNode, ProcessingNode, ToolNode
 from ..payload import Payload, dump_code, picklable
@@ -60,23 +60,44 @@ class StateHandle:
     def of(cls, payload: Payload) -> StateHandle:
         """Hold a payload that is in this process, storing it where it is large."""
         nbytes = payload.nbytes
-        if payload.inline:
+        if payload.fits():
             return cls(payload.compact(), None, nbytes, payload.size)
         import ray
 
         return cls(None, ray.put(payload), nbytes, payload.size)
+
+    def share(self) -> None:
+        """Have it in Ray's store, where every process of a machine maps the same copy."""
+        if self.payload is not None and not self.payload.fits():
+            import ray
+
+            self.ref, self.payload = ray.put(self.payload), None
 
     @property
     def input(self) -> Payload | StoredPayload | None:
         """What travels with a call for this state; None where it is an argument of its own."""
         return self.payload or (self.kept if self.ref is None else None)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is anywhere: a stretch leaves states behind that were passed over."""
+        return not (self.payload is None and self.ref is None and self.kept is None)
+
     def fetch(self) -> Payload | StoredPayload:
-        """The payload; blocks while it comes from another machine."""
+        """The payload; blocks while it comes from another machine.
+
+        Raises:
+            StateLostError: it was left behind.
+        """
         if self.payload is not None:
             return self.payload
         if self.kept is not None:
             return self.kept
+        if self.ref is None:
+            raise StateLostError(
+                "This state was passed over by a run that had gone on already. Read the active "
+                "states from the run's own event loop, or once it has ended."
+            )
         import ray
 
         payload = ray.get(self.ref)

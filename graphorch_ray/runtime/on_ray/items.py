@@ -7,7 +7,6 @@ raised, so an error that Ray reports is always about the machinery.
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -42,8 +41,14 @@ TRACK_SECONDS = 0.5
 """How long after its start a track is followed to another node."""
 
 TRACK_BYTES = 32 * 2**20
-"""Large states that a track leaves in the object store, until it is followed no further: the
-driver, which frees them, may be behind."""
+"""States that a track gives the driver, until it is followed no further: the driver, which frees
+them, may be behind."""
+
+LEFT_BYTES = 4 * 1024
+"""States up to this size are all given to the driver."""
+
+REST_STEPS = 16
+"""Of the larger ones one in so many, at which the driver may rest."""
 
 codes = CodeCache()
 """The node code of this process."""
@@ -82,7 +87,8 @@ def streamed(said: Iterator[Said]) -> Iterator[bytes | Payload]:
 
 def _run_one(job: Job, arguments: Sequence[Payload]) -> Said:
     (item,) = job.items
-    message, payload = tell(item.token, _run_item(item, job.kinds[item.kind], job, arguments))
+    result = _run_item(item, job.kinds[item.kind], job, arguments)
+    message, payload = tell(item.token, result, job.inline_bytes)
     payloads = [] if payload is None else [payload]
     return report((message,), len(payloads), where()), payloads
 
@@ -109,7 +115,9 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Said]:
             messages.clear()
             payloads.clear()
             reported = time.monotonic()
-        message, payload = tell(item.token, _run_item(item, kind, job, arguments))
+        result = _run_item(item, kind, job, arguments)
+        message, payload = tell(item.token, result, job.inline_bytes)
+        del result
         messages.append(message)
         after_announced = announced
         if payload is not None:
@@ -142,8 +150,10 @@ class _Walk:
         self._job = job
         self._track = track
         self._arguments = arguments
-        self._said: queue.SimpleQueue[tuple[tuple[Message, ...], Payload | None]]
-        self._said = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._said: list[tuple[Message, Payload | None]] = []
+        self._done: list[int] = []  # where in it attempts are that gave a state
+        self._bytes = 0
         self._over = threading.Event()
         self._broke: BaseException | None = None
 
@@ -153,10 +163,11 @@ class _Walk:
         over = False
         while not over:
             over = self._over.wait(REPORT_SECONDS)
-            said = [self._said.get() for _ in range(self._said.qsize())]
+            with self._lock:
+                said, self._said, self._done = self._said, [], []
             if said:
                 payloads = [payload for _, payload in said if payload is not None]
-                messages = tuple(message for together, _ in said for message in together)
+                messages = [message for message, _ in said]
                 del said
                 yield report(messages, len(payloads), where()), payloads
         if self._broke is not None:
@@ -170,25 +181,49 @@ class _Walk:
         finally:
             self._over.set()
 
+    def _say(self, *said: tuple[Message, Payload | None]) -> None:
+        """Have messages reported, each with the payload that is to follow.
+
+        The driver needs the last state that it is told of, to go on from; the one before, if the
+        last attempt turns out to have failed for it; and one now and then, to rest at. Other large
+        ones are left behind.
+        """
+        with self._lock:
+            for message, payload in said:
+                if isinstance(message, Done):
+                    self._bytes += message.nbytes
+                    self._done.append(len(self._said))
+                    if len(self._done) > 2:
+                        self._leave_behind(self._done[-3])
+                self._said.append((message, payload))
+
+    def _leave_behind(self, position: int) -> None:
+        """Let a state go that has not been sent, if the driver can do without it."""
+        message, _ = self._said[position]
+        assert isinstance(message, Done)
+        if message.nbytes > LEFT_BYTES and message.token % REST_STEPS:
+            self._said[position] = message._replace(payload=None, left_behind=True), None
+            self._bytes -= message.nbytes
+
     def _follow(self) -> None:
         began = time.monotonic()
         track, job = self._track, self._job
         item = job.items[0]
-        kind, last, left = job.kinds[item.kind], item.token + track.limit, 0
+        kind, last = job.kinds[item.kind], item.token + track.limit
         while True:
             if kind.timeout is not None:
-                self._said.put(((Started(item.token, time.time()),), None))
-            message, payload = tell(item.token, _run_item(item, kind, job, self._arguments))
+                self._say((Started(item.token, time.time()), None))
+            result = _run_item(item, kind, job, self._arguments)
+            message, payload = tell(item.token, result, job.inline_bytes)
+            del result
             payload = None if payload is None else _settled(payload)
-            left += 0 if payload is None else payload.nbytes
             onward = None
-            in_time = time.monotonic() - began < TRACK_SECONDS
-            if in_time and left < TRACK_BYTES and item.token < last:
+            if item.token < last and time.monotonic() - began < TRACK_SECONDS:
                 onward = self._next(item.node_id, message, payload)
-            if onward is None:
-                self._said.put(((message, Stopped(item.token)), payload))
+            if onward is None or self._bytes > TRACK_BYTES:
+                self._say((message, payload), (Stopped(item.token), None))
                 return
-            self._said.put(((message,), payload))
+            self._say((message, payload))
             node_id, state = onward
             kind = track.steps[node_id].kind
             item = Item(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...model.edges import ConditionalEdge
 from ...model.nodes import Node
-from ..payload import Payload
+from ..payload import INLINE_BYTES, Payload
 from ..pool import RunContext
 from ..stored import StoredPayload
 from .handles import CodeShelf
@@ -36,6 +36,7 @@ class JobWriter:
         *,
         announce: bool = False,
         known: Container[str] = (),
+        inline_bytes: int = INLINE_BYTES,
     ) -> tuple[Job, list[Any]]:
         """Give the job for some attempts, and the references to large states that go with it.
 
@@ -84,6 +85,7 @@ class JobWriter:
             time_left,
             track,
             announce,
+            inline_bytes,
         )
         return job, arguments
 

@@ -37,6 +37,7 @@ from .lanes import KILL_SECONDS, Lane, Pending
 from .modules import ship_unreachable_modules
 from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
+from .room import Room
 from .states import States, tell_made
 from .stream import Inbox
 from .stretch import Stretches
@@ -71,6 +72,7 @@ class RayPool:
         self._outbox: list[AttemptEvent] = []
         self._changed = asyncio.Event()
         self._deadline: float | None = None
+        self._room = Room()
         self._stopping = False
         self._shelf = CodeShelf()
         self._bringing: set[asyncio.Task[None]] = set()
@@ -104,6 +106,7 @@ class RayPool:
     def begin_superstep(self, deadline: float | None, ahead: int) -> None:
         """Remember the deadline that `current_execution()` tells, and what may run ahead."""
         self._deadline = deadline
+        self._room = Room()
         self.stretches.begin_superstep(ahead)
         self._driver.begin_superstep(deadline)
         self._stopping = False
@@ -113,6 +116,7 @@ class RayPool:
 
     def launch(self, launches: Sequence[Launch]) -> None:
         """Queue attempts in their lanes, and start what may start."""
+        self._room.take(launches)
         if self.stretches.take(launches):
             self.pump()
             return
@@ -251,7 +255,10 @@ class RayPool:
         Code under `known` keys stays behind.
         """
         left = None if self._deadline is None else self._deadline - time.time()
-        return self._writer.job(pendings, left, track, announce=announce, known=known)
+        room = self._room.each
+        return self._writer.job(
+            pendings, left, track, announce=announce, known=known, inline_bytes=room
+        )
 
     # --- what lanes report --------------------------------------------------------------------
 
@@ -423,6 +430,10 @@ class RayPool:
     async def fetch(self, handle: StateHandle) -> Any:
         """`get`, without blocking the event loop for a large state."""
         return await self._states.fetch(handle)
+
+    def has(self, handle: StateHandle) -> bool:
+        """Whether the state can be had: a stretch leaves some behind."""
+        return handle.is_known
 
     @property
     def vault(self) -> Vault | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..attempt import CLEANUP_SECONDS
@@ -24,6 +24,13 @@ START_SECONDS = 5.0
 
 PATIENCE_SECONDS = 1.0
 """How long a batch may run before a core more is sought: starting a process takes that long."""
+
+
+def _own(message: Done | Failed, following: Iterator[Any]) -> Sequence[Any]:
+    """The reference to its large state, of those that follow a report."""
+    if isinstance(message, Failed) or message.payload is not None or message.left_behind:
+        return ()
+    return (next(following),)
 
 
 class TaskCall:
@@ -60,8 +67,7 @@ class TaskCall:
                 case Started():
                     self._started(message, report)
                 case Done() | Failed():
-                    own = isinstance(message, Done) and message.payload is None
-                    self._answered(message, report, (next(following),) if own else ())
+                    self._answered(message, report, _own(message, following))
                 case Unstarted():
                     self._handed_back(message)
                 case Stopped():

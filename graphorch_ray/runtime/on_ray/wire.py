@@ -20,7 +20,7 @@ from ...model.trail import TraceContext, Trail
 from ..attempt import Code, Result, Work
 from ..context import ExecutionInfo
 from ..failures import capture, pack
-from ..payload import Payload, load_code
+from ..payload import INLINE_BYTES, Payload, load_code
 from ..stored import StoredPayload
 
 CACHED_CODES = 4096
@@ -110,6 +110,7 @@ class Job(NamedTuple):
     nested so that Ray fetches it only where it is needed. `time_left` is the superstep's, in
     seconds: a time of day would mean something else on a machine whose clock is off. With a
     `track`, what follows the only item is run there too. `announce` asks to be told of each start.
+    A state of up to `inline_bytes` comes back with the message about it.
     """
 
     run_id: str
@@ -121,6 +122,7 @@ class Job(NamedTuple):
     time_left: float | None
     track: Track | None = None
     announce: bool = False
+    inline_bytes: int = INLINE_BYTES
 
 
 class Where(NamedTuple):
@@ -140,7 +142,8 @@ class Started(NamedTuple):
 class Done(NamedTuple):
     """An attempt gave a state. `payload` is None where it follows as an object of its own.
 
-    A route is a sink's id, or a packed failure.
+    A route is a sink's id, or a packed failure. A state that was `left_behind` on a track stays
+    with the worker: the next superstep has taken it, and is over too.
     """
 
     token: int
@@ -151,6 +154,7 @@ class Done(NamedTuple):
     started: float
     ended: float
     trail: Trail | None = None
+    left_behind: bool = False
 
 
 class Failed(NamedTuple):
@@ -228,7 +232,9 @@ def unpacked(value: Any) -> Any:
     return pickle.loads(value) if isinstance(value, bytes) else value
 
 
-def tell(token: int, result: Result) -> tuple[Message, Payload | None]:
+def tell(
+    token: int, result: Result, inline_bytes: int = INLINE_BYTES
+) -> tuple[Message, Payload | None]:
     """The message for a result, and the payload that has to follow it, if any."""
     if result.failure is not None:
         bare, error = pack(result.failure)
@@ -241,10 +247,10 @@ def tell(token: int, result: Result) -> tuple[Message, Payload | None]:
         edge: pack(route) if isinstance(route, Failure) else route
         for edge, route in result.routes.items()
     }
-    inline = payload.inline
+    inline = payload.fits(inline_bytes)
     message = Done(
         token,
-        payload if inline else None,
+        payload.compact() if inline else None,
         payload.nbytes,
         payload.size,
         routes,
