@@ -9,7 +9,7 @@ that is no longer current is a late twin, and ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from .trail import TraceContext, Trail
@@ -91,8 +91,7 @@ class Failure:
     reason: str = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFacts:
+class AttemptFacts(NamedTuple):
     """Where and when an attempt ran, as far as it is known.
 
     Attributes:
@@ -127,14 +126,15 @@ class AttemptFacts:
 
 NO_FACTS = AttemptFacts()
 
+NO_ROUTES: Mapping[int, str | Failure] = {}
 
-@dataclass(frozen=True, slots=True)
-class AttemptSucceeded:
+
+class AttemptSucceeded(NamedTuple):
     """A node ran and gave a state. `routes` maps an edge's position to its router's answer."""
 
     key: AttemptKey
     state: StateHandle
-    routes: Mapping[int, str | Failure] = field(default_factory=dict)
+    routes: Mapping[int, str | Failure] = NO_ROUTES
     facts: AttemptFacts = NO_FACTS
 
 

@@ -9,6 +9,7 @@ a private copy of everything it could change and pays nothing for what it can on
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import dataclasses
 import io
 import pickle
@@ -23,6 +24,7 @@ import cloudpickle
 from cloudpickle.cloudpickle import _class_setstate
 
 from ..errors import SerializationError
+from ..state import State
 from . import instruments
 from .stored import StoredPayload
 
@@ -71,6 +73,8 @@ class Payload:
         Args:
             mutable: copy the large buffers too, so that they may be written to.
         """
+        if not self.buffers and not self.refs:
+            return pickle.loads(self.data)
         buffers: list[Any]
         if mutable:
             buffers = [bytearray(buffer) for buffer in self.buffers]
@@ -139,7 +143,9 @@ def _pickle(
     value: Any, buffer_callback: Any = None, *, local: bool = False
 ) -> tuple[bytes, list[Any]]:
     with io.BytesIO() as out:
-        pickler = _Pickler(out, local=local, protocol=5, buffer_callback=buffer_callback)
+        pickler = _Pickler(
+            out, local=local, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=buffer_callback
+        )
         pickler.dump(value)
         return out.getvalue(), pickler.refs
 
@@ -204,16 +210,41 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._aside = _ray_types() + (_LOCAL_TYPES if local else ())
 
     def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind in _plain and kind not in copyreg.dispatch_table:
+            return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        if obj is State:
+            return NotImplemented  # by its name
         if self._aside and isinstance(obj, self._aside) and obj is not _reference:
             self.refs.append(obj)
             return _reference, (len(self.refs) - 1,)
         if (instrument := instruments.reduced(obj)) is not None:
             return instrument
         reduced = super().reducer_override(obj)
+        if reduced is NotImplemented:
+            _note_plain(obj)
         if isinstance(reduced, tuple) and reduced[-1] is _class_setstate:
             _defined.add(obj)
             return (*reduced[:-1], _define)
         return reduced
+
+
+PLAIN_KEPT = 1000
+"""Classes that are remembered in `_plain`; they are not freed meanwhile."""
+
+_plain: set[type] = set()
+"""Classes whose instances are pickled as the class says, without a look at each of them."""
+
+
+def _note_plain(obj: Any) -> None:
+    """Remember the class of an object in which nothing was to be seen to, if it is the class's."""
+    kind = type(obj)
+    never = (*_LOCAL_TYPES, *_ray_types())
+    if obj.__class__ is not kind or issubclass(kind, never) or kind in _Pickler.dispatch_table:
+        return
+    if len(_plain) >= PLAIN_KEPT:
+        _plain.clear()
+    _plain.add(kind)
 
 
 _defined: weakref.WeakSet[type] = weakref.WeakSet()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -375,7 +374,7 @@ class SpanMaker:
                 for record in trail.spans:
                     self._sink(NodeSpan(record, attempt.traced))
             # Spans and logs go their own ways, and are not held by what waits to be exported.
-            facts = replace(facts, trail=trail._replace(notes=(), spans=(), logs=()))
+            facts = facts._replace(trail=trail._replace(notes=(), spans=(), logs=()))
         attempt.facts = facts
         if facts.ran_ahead:
             self._began_earlier(attempt, facts)

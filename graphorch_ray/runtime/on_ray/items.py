@@ -6,7 +6,9 @@ raised, so an error that Ray reports is always about the machinery.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -36,6 +38,13 @@ from .wire import (
 
 REPORT_SECONDS = 0.02
 """How long an answer may wait for others to leave with."""
+
+FIRST_REPORT_SECONDS = 0.002
+"""How long the first answers of a call wait; then twice as long each time, up to the above. The
+driver has nothing to do before they come."""
+
+SWITCH_SECONDS = 0.0005
+"""How long the thread that reports waits for the one that runs nodes, where it has to."""
 
 TRACK_SECONDS = 0.5
 """How long after its start a track is followed to another node."""
@@ -94,11 +103,12 @@ def _run_one(job: Job, arguments: Sequence[Payload]) -> Said:
 
 
 def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Said]:
-    """Run items one after another; answers leave together every `REPORT_SECONDS`.
+    """Run items one after another; answers leave together as time goes by.
 
     What is announced is reported before it starts, and no answer waits behind it.
     """
     began = reported = time.monotonic()
+    seconds = FIRST_REPORT_SECONDS
     messages: list[Message] = []
     payloads: list[Payload] = []
     after_announced = False
@@ -110,11 +120,12 @@ def _run_batch(job: Job, arguments: Sequence[Payload]) -> Iterator[Said]:
             break
         if announced:
             messages.append(Started(item.token, time.time()))
-        if announced or after_announced or now - reported > REPORT_SECONDS:
+        if announced or after_announced or now - reported > seconds:
             yield report(messages, len(payloads), where()), payloads
             messages.clear()
             payloads.clear()
             reported = time.monotonic()
+            seconds = min(2 * seconds, REPORT_SECONDS)
         result = _run_item(item, kind, job, arguments)
         message, payload = tell(item.token, result, job.inline_bytes)
         del result
@@ -139,6 +150,17 @@ def _settled(payload: Payload) -> Payload:
     return payload.compact()
 
 
+@contextlib.contextmanager
+def _quick_switches() -> Iterator[None]:
+    """Let the thread that reports have its turn soon: Python gives it one each 5 ms."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 class _Walk:
     """Follows a track: each superstep has one node, and its state is the next one's.
 
@@ -158,11 +180,18 @@ class _Walk:
         self._broke: BaseException | None = None
 
     def reports(self) -> Iterator[Said]:
-        """Start, and report every `REPORT_SECONDS` what there is."""
-        threading.Thread(target=self._work, name="graphorch-track", daemon=True).start()
-        over = False
+        """Start, and report what there is as time goes by."""
+        with _quick_switches():
+            threading.Thread(target=self._work, name="graphorch-track", daemon=True).start()
+            yield from self._reports()
+        if self._broke is not None:
+            raise self._broke
+
+    def _reports(self) -> Iterator[Said]:
+        over, seconds = False, FIRST_REPORT_SECONDS
         while not over:
-            over = self._over.wait(REPORT_SECONDS)
+            over = self._over.wait(seconds)
+            seconds = min(2 * seconds, REPORT_SECONDS)
             with self._lock:
                 said, self._said, self._done = self._said, [], []
             if said:
@@ -170,8 +199,6 @@ class _Walk:
                 messages = [message for message, _ in said]
                 del said
                 yield report(messages, len(payloads), where()), payloads
-        if self._broke is not None:
-            raise self._broke
 
     def _work(self) -> None:
         try:
