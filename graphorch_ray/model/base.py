@@ -176,7 +176,7 @@ class ActionNode(Node):
     """What the library's own kinds of node share: one function that does the work."""
 
     _asked: tuple[object, bool] = (None, False)
-    _wants: tuple[object, bool] = (None, False)
+    _placed: tuple[object, object, Placement] = (None, None, "task")
 
     @property
     def _action(self) -> Callable[[Any], Any]:
@@ -212,11 +212,16 @@ class ActionNode(Node):
     @property
     def placement(self) -> Placement:
         """Where the node runs; see :attr:`Node.placement`."""
+        placed, action = self._placed, self._action
+        if placed[0] is not action or placed[1] is not self.options:  # asked for each execution
+            placed = self._placed = (action, self.options, self._place())
+        return placed[2]
+
+    def _place(self) -> Placement:
+        """Find out where the node runs."""
         if not self.is_async or self._own_execute:
             return "task"
-        if self._wants[0] is not self.options:
-            self._wants = (self.options, self.options.explicit_resources)
-        return "task" if self._wants[1] else "async"
+        return "task" if self.options.explicit_resources else "async"
 
     def callables(self) -> tuple[Callable[..., Any], ...]:
         """Return the node's function, and its class where that brings its own ``execute``."""

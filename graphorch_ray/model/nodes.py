@@ -86,10 +86,9 @@ class ProcessingNode(ActionNode):
         """Whether the node does nothing but hand its input on."""
         return self.func is pass_through and not self._own_execute
 
-    @property
-    def placement(self) -> Placement:
-        """Where the node runs; a node that only passes its input on stays in the driver."""
-        return "driver" if self.is_passthrough else super().placement
+    def _place(self) -> Placement:
+        """Find out where the node runs; one that only passes its input on stays in the driver."""
+        return "driver" if self.is_passthrough else super()._place()
 
 
 class AggregatorNode(ActionNode):
@@ -294,10 +293,9 @@ class ToolSetNode(ProcessingNode):
         self.tool_name = tool_name
         super().__init__(node_id, ToolSetCall(self.base_url, tool_name, type(self)), **options)
 
-    @property
-    def placement(self) -> Placement:
+    def _place(self) -> Placement:
         """The driver: it only waits, and a client replaced in a test is the one that is used."""
-        own = super().placement
+        own = super()._place()
         return "driver" if own == "async" else own
 
     @property

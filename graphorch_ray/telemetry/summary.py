@@ -177,11 +177,11 @@ class SummaryRecorder:
         self._add(node_id, "states_dropped", count)
 
     def _attempt(self, node_id: str, facts: AttemptFacts) -> None:
-        self._add(node_id, "attempts")
+        node = self._nodes.setdefault(node_id, {})
+        node["attempts"] = node.get("attempts", 0) + 1
         if facts.started is not None and facts.ended is not None:
             taken = max(0.0, facts.ended - facts.started)
-            self._add(node_id, "seconds", taken)
-            node = self._nodes[node_id]
+            node["seconds"] = node.get("seconds", 0.0) + taken
             node["longest"] = max(node.get("longest", 0.0), taken)
 
     def _add(self, node_id: str, name: str, amount: float = 1) -> None:

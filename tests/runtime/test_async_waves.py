@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
+import signal
+import time
 
 import psutil
 import pytest
@@ -17,6 +20,7 @@ from graphorch_ray import (
     current_execution,
     node_action,
 )
+from graphorch_ray.runtime.on_ray.worker import _interruptible
 
 from .nodes import gone, star
 
@@ -72,6 +76,23 @@ def test_E8_a_wave_that_is_cancelled_cleans_up_and_its_process_lives_on(tmp_path
     assert len(list(tmp_path.glob("cleaned-*"))) == 20
     (worker,) = {int(path.read_text()) for path in tmp_path.glob("began-*")}
     assert psutil.pid_exists(worker)
+
+
+def test_E8_a_wave_hears_of_its_end_also_where_SIGINT_is_ignored():
+    """As it is in the workers of a Ray that was started by what `nohup` has started."""
+
+    @_interruptible()
+    def interrupted():
+        _thread.interrupt_main()  # what Ray's gentle cancel does
+        time.sleep(5)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_E9_a_coroutine_that_will_not_stop_ends_with_its_process(tmp_path):

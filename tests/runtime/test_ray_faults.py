@@ -204,10 +204,12 @@ def test_E8_ctrl_c_stops_everything(ray_session, tmp_path):
     script.write_text(
         textwrap.dedent(
             """
+            import signal
             import sys
             from tests.runtime.nodes import STUCK, chain
             from graphorch_ray import GraphExecutor, ProcessingNode, State, node_action
             graph = chain(ProcessingNode("a", node_action(STUCK[0])))
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
             try:
                 GraphExecutor(graph, State([sys.argv[1]])).run()
             except KeyboardInterrupt:

@@ -61,10 +61,11 @@ class Capacity:
         self._held = held
         self._wanted = context.max_workers * context.sharing
         nodes = list(context.graph.nodes.values())
+        kinds = {(node.placement, id(node.options)): node.options for node in nodes}
         self._requests = [
-            request_of(node.options, 1.0 if node.placement == "task" else 0.0)
-            for node in nodes
-            if node.placement != "driver"
+            request_of(options, 1.0 if placement == "task" else 0.0)
+            for (placement, _), options in kinds.items()
+            if placement != "driver"
         ]
         self.alone = True
         self.ledger = Ledger()

@@ -70,6 +70,10 @@ class LaneTable:
         )
         self._few_async = not kept and coming + self._pool.tasks <= SHARED_WORKERS
 
+    def has(self, node: Node) -> bool:
+        """Whether it is known already which lane of tasks a node's attempts go through."""
+        return node.node_id in self._by_node
+
     def of(self, node: Node) -> Lane:
         """The lane that a node's attempts go through."""
         if (known := self._by_node.get(node.node_id)) is not None:

@@ -123,18 +123,25 @@ class RayPool:
         self._lanes.expect(map(self._driver.node, launches))
         for launch in launches:
             node = self._driver.node(launch)
-            if node.is_passthrough:
+            if self._lanes.has(node):
+                self._start(launch)
+            elif node.is_passthrough:
                 state = launch.states[0]
                 self._outbox.append(
                     self._driver.pass_through(launch, nbytes=state.nbytes, size=state.size)
                 )
             elif not node.holds_slot:
                 self._driver.start(launch, self._fetcher(launch), self._finished)
-            elif self._states.at_hand(launch.states):
-                self._queue(launch)
             else:
-                self._soon(self._bring(launch))
+                self._start(launch)
         self.pump()
+
+    def _start(self, launch: Launch) -> None:
+        """Queue an attempt, once its states are where it can take them."""
+        if self._states.at_hand(launch.states):
+            self._queue(launch)
+        else:
+            self._soon(self._bring(launch))
 
     def _queue(self, launch: Launch) -> Pending:
         lane = self._lanes.of(self._driver.node(launch))

@@ -7,7 +7,9 @@ raised, so an error that Ray reports is always about the machinery.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -50,6 +52,24 @@ _WAKE: tuple[Message, Payload | None] = (Cancelled(False), None)
 def host_items(job: Job | bytes, *arguments: Payload) -> Iterator[bytes | Payload]:
     """Run items all at once on an event loop, each reported as soon as it is done."""
     yield from WorkerProcess().host(job, *arguments)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ray's gentle cancel interrupt this thread.
+
+    It does nothing where SIGINT is ignored, as in what `nohup` or a script's ``&`` has started,
+    and in the workers of the Ray that such a program starts.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class WorkerProcess:
@@ -117,13 +137,14 @@ class WorkerProcess:
         was abandoned, it stays until the process is killed.
         """
         self._ends_when_done = True
-        try:
-            self.submit(job, *arguments)
-            yield from self.serve()
-        finally:
-            asyncio.run_coroutine_threadsafe(self._cancel(None), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        with _interruptible():
+            try:
+                self.submit(job, *arguments)
+                yield from self.serve()
+            finally:
+                asyncio.run_coroutine_threadsafe(self._cancel(None), self._loop).result()
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
 
     # --- in the thread of `serve` -------------------------------------------------------------
 
