@@ -85,13 +85,12 @@ class Payload:
 
     def compact(self) -> Payload:
         """The same payload owning its memory, for one that is kept in this process."""
-        return Payload(
-            bytes(self.data), [_owned(buffer) for buffer in self.buffers], self.refs, self.size
-        )
+        buffers = tuple([_owned(buffer) for buffer in self.buffers])
+        return Payload(bytes(self.data), buffers, self.refs, self.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Out of band where the pickler can (Ray's can), so that no byte is copied twice.
-        buffers = [pickle.PickleBuffer(buffer) for buffer in self.buffers]
+        buffers = tuple([pickle.PickleBuffer(buffer) for buffer in self.buffers])
         data: Any = self.data
         if _length(data) >= SHARED_BUFFER_BYTES:
             data = pickle.PickleBuffer(data)

@@ -27,6 +27,7 @@ class JobWriter:
         self._context = context
         self._shelf = shelf
         self._kinds: dict[tuple[str, str], Kind] = {}
+        self._shared: dict[Kind, Kind] = {}
 
     def job(
         self,
@@ -94,7 +95,7 @@ class JobWriter:
         known = self._kinds.get((node.node_id, owner_id))
         if known is None:
             graph, options = self._context.graph, node.options
-            known = self._kinds[node.node_id, owner_id] = Kind(
+            kind = Kind(
                 self._shelf.node(node.node_id),
                 graph.nodes[owner_id].is_aggregator,
                 options.mutable,
@@ -106,6 +107,7 @@ class JobWriter:
                     if isinstance(edge, ConditionalEdge) and edge.router_placement == "worker"
                 ),
             )
+            known = self._kinds[node.node_id, owner_id] = self._shared.setdefault(kind, kind)
         return known
 
     def _codes(self, kinds: Iterable[Kind], known: Container[str]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class LaneTable:
 
     def has_own_task(self, node: Node) -> bool:
         """Whether an async node was seen blocking an event loop."""
-        return _function(node) in self._own_task
+        return bool(self._own_task) and _function(node) in self._own_task
 
     def give_own_task(self, node: Node) -> None:
         """Give a function tasks of its own from now on, those that wait included."""

@@ -201,7 +201,7 @@ class RayPool:
     def pump(self) -> None:
         """Start what slots and resources allow, oldest first, then report what has happened."""
         used: dict[int, Lane] = {}
-        while len(self._active) - self.riders < self.context.max_workers and not self._stopping:
+        while self.vacant > 0 and not self._stopping:
             lane = self._lanes.next(idle=not self._active)
             if lane is None:
                 break
@@ -223,6 +223,11 @@ class RayPool:
         if self._outbox:
             events, self._outbox = self._outbox, []
             self.context.deliver(events)
+
+    @property
+    def vacant(self) -> int:
+        """Attempts more that may be out."""
+        return self.context.max_workers - len(self._active) + self.riders
 
     def _looked(self, news: bool) -> None:
         """Go on with the machines that there are now."""

@@ -12,6 +12,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from ...model.ai import AIActionBase, ensure_model
@@ -41,6 +42,9 @@ LOOP_CHECK_SECONDS = 0.2
 
 UNKNOWN_HOLDER_CHECKS = 10
 """Checks that a loop may miss while nobody can be named before it counts as blocked."""
+
+STARTED_TOGETHER = 64
+"""Items that an event loop starts before it goes on with those that have started."""
 
 _TASK = "graphorch-attempt-"
 """How the tasks of attempts are named; the token follows."""
@@ -82,6 +86,7 @@ class WorkerProcess:
     def __init__(self) -> None:
         self._out: queue.SimpleQueue[tuple[Message, Payload | None] | None] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._coming: deque[tuple[Item, Job, Sequence[Payload]]] = deque()
         self._cancelled: set[int] = set()
         self._threads = DaemonThreads("graphorch-node")
         self._loop = asyncio.new_event_loop()
@@ -153,7 +158,7 @@ class WorkerProcess:
         batch: list[tuple[Message, Payload | None]] = []
         while not batch:
             try:
-                busy = self._tasks or self._starting
+                busy = self._tasks or self._coming or self._starting
                 first = self._out.get(timeout=LOOP_CHECK_SECONDS if busy else None)
             except queue.Empty:
                 if self._is_held():
@@ -216,12 +221,20 @@ class WorkerProcess:
             self._out.put((Blocked(None, False), None))
 
     def _start(self, job: Job, arguments: Sequence[Payload]) -> None:
-        for item in job.items:
+        self._coming.extend((item, job, arguments) for item in job.items)
+        self._starting = False
+        self._start_some()
+
+    def _start_some(self) -> None:
+        """Start items, and let them come to where they wait before the next ones start."""
+        for _ in range(min(len(self._coming), STARTED_TOGETHER)):
+            item, job, arguments = self._coming.popleft()
             task = self._loop.create_task(
                 self._run(item, job, arguments), name=f"{_TASK}{item.token}"
             )
             self._tasks[item.token] = task
-        self._starting = False
+        if self._coming:
+            self._loop.call_soon(self._start_some)
 
     async def _run(self, item: Item, job: Job, arguments: Sequence[Payload]) -> None:
         kind = job.kinds[item.kind]
@@ -246,7 +259,8 @@ class WorkerProcess:
         finally:
             self._tasks.pop(item.token, None)
             self._cancelled.discard(item.token)
-            if self._ends_when_done and not self._tasks and not self._abandoned:
+            left = self._tasks or self._coming
+            if self._ends_when_done and not left and not self._abandoned:
                 self.close()
 
     async def _build_model(self, work: Work) -> None:
@@ -259,6 +273,8 @@ class WorkerProcess:
 
     async def _cancel(self, tokens: Sequence[int] | None) -> None:
         chosen = list(self._tasks) if tokens is None else tokens
+        kept = () if tokens is None else [c for c in self._coming if c[0].token not in tokens]
+        self._coming = deque(kept)
         tasks = [self._tasks[token] for token in chosen if token in self._tasks]
         self._cancelled.update(token for token in chosen if token in self._tasks)
         for task in tasks:

@@ -49,6 +49,7 @@ class WorkerLane(Lane):
         self._replace_blocked = replace_blocked
         self._warm = warm
         self.workers: list[Worker] = []
+        self._begun: list[Worker] = []  # tasks of the wave that is being started
 
     def ready(self) -> bool:
         """Whether the first of the queue could start now."""
@@ -80,7 +81,10 @@ class WorkerLane(Lane):
         """Start an attempt."""
         (pending,) = batch
         worker = self._choose(pending)
-        if worker is None or (len(worker.active) >= self._load and self._may_spread()):
+        if worker is None or (len(worker.active) >= worker.share and self._may_spread()):
+            if worker is not None and not worker.is_kept:
+                worker.flush()  # it begins while the others' share is still launched
+                self._begun.append(worker)
             if self._may_grow():
                 worker = self._grow()
             assert worker is not None
@@ -94,16 +98,19 @@ class WorkerLane(Lane):
         and takes more as it goes. There is always room left for one of those.
         """
         warm = self._warm and len(self.workers) < self._limit - 1
-        if warm and all(worker.takes_more for worker in self.workers):
-            worker: Worker = TaskWorker(self, self._options)
+        if warm and all(worker.takes_more or worker in self._begun for worker in self.workers):
+            coming = min(len(self.queue) + 1, self.pool.vacant)
+            over = max(1, self.pool.capacity.cores - len(self.workers))
+            worker: Worker = TaskWorker(self, self._options, max(self._load, -(-coming // over)))
         else:
-            worker = ActorWorker(self, self._options)
+            worker = ActorWorker(self, self._options, self._load)
         self.pool.capacity.ledger.take(self._request)
         self.workers.append(worker)
         return worker
 
     def flush(self) -> None:
         """Send what the workers took."""
+        self._begun.clear()
         for worker in self.workers:
             worker.flush()
 

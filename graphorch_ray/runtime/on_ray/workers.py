@@ -48,10 +48,21 @@ def _host() -> Any:
 
 
 class Worker(ABC):
-    """One worker, and what it is running."""
+    """One worker, and what it is running.
 
-    def __init__(self, lane: WorkerLane) -> None:
+    Args:
+        lane: whose attempts it runs.
+        share: attempts at once that call for another worker, while there may be more.
+
+    Attributes:
+        is_kept: it takes more as it goes.
+    """
+
+    is_kept = True
+
+    def __init__(self, lane: WorkerLane, share: int) -> None:
         self.lane = lane
+        self.share = share
         self.active: dict[int, Pending] = {}
         self.blocked = False
         self.reserved = False
@@ -240,8 +251,8 @@ class Worker(ABC):
 class ActorWorker(Worker):
     """An actor, which takes attempts as they come."""
 
-    def __init__(self, lane: WorkerLane, options: dict[str, Any]) -> None:
-        super().__init__(lane)
+    def __init__(self, lane: WorkerLane, options: dict[str, Any], share: int) -> None:
+        super().__init__(lane, share)
         self._actor = _actor().options(**options).remote()
         self._follow(self._actor.serve.remote())
 
@@ -281,8 +292,10 @@ class ActorWorker(Worker):
 class TaskWorker(Worker):
     """A task that runs one wave of attempts, and ends with them."""
 
-    def __init__(self, lane: WorkerLane, options: dict[str, Any]) -> None:
-        super().__init__(lane)
+    is_kept = False
+
+    def __init__(self, lane: WorkerLane, options: dict[str, Any], share: int) -> None:
+        super().__init__(lane, share)
         self._options = options
         self._cancelled = False
         self.heard = True  # its work begins before it can say a word
