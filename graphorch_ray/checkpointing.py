@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint.data import find, from_manifest
@@ -25,7 +26,7 @@ from .checkpoint.settings import CheckpointSettings
 from .checkpoint.vault import Kept, vault_of
 from .engine import Activation, Finished, Phase, SuperstepMachine
 from .errors import CheckpointConflictError, CheckpointError
-from .restoring import data_of, say_created
+from .restoring import data_of, move_to, say_created
 from .runtime import Pool
 from .telemetry import events as ev
 
@@ -164,19 +165,12 @@ class Keeper:
             self._begin_line(None)
             return True
         line = self._store.line(origin.line)
-        superstep = self._executor.superstep
+        wanted = partial(_tells_of, superstep=self._executor.superstep, kept=kept)
         newest = line.newest()
-        if newest is not None and _tells_of(newest, superstep, kept):
-            claimed = line.claim()
-            if not _tells_of(claimed, superstep, kept):
-                raise self._overtaken(line, claimed)
-            self._newest = claimed
-            same = line.header.fingerprint in ("", self._executor.graph.fingerprint)
-            if own_line or not same:
-                self._branch_off(line, claimed.seq)  # a line's header tells of its graph
-                return True
-            self._line = line
-            return self._executor._kept is None  # somebody has read the states, to change them?
+        if newest is not None and wanted(newest):
+            newest = line.claim(wanted)
+            if newest.writer == line.writer:
+                return self._go_on_in(line, newest, own_line, moved=not wanted(newest))
         if self._executor._wants_newest and newest is not None:
             raise self._overtaken(line, newest)
         if not self._store.keeps_history:
@@ -188,6 +182,25 @@ class Keeper:
         self._executor.branch += f"/{uuid.uuid4().hex[:8]}"
         self._branch_off(line, origin.seq)
         return True
+
+    def _go_on_in(self, line: Any, claimed: Manifest, own_line: bool, *, moved: bool) -> bool:
+        """Write to a line that is this run's from now on.
+
+        Where its owner before has `moved` on while it was claimed, that one stops, so this run goes
+        on from there: one of them has to.
+        """
+        executor = self._executor
+        if moved:
+            if executor._kept is None or claimed.status == "finished":
+                raise self._overtaken(line, claimed)
+            move_to(executor, from_manifest(self._store, line, claimed))
+        self._newest = claimed
+        same = line.header.fingerprint in ("", executor.graph.fingerprint)
+        if own_line or not same:
+            self._branch_off(line, claimed.seq)  # a line's header tells of its graph
+            return True
+        self._line = line
+        return executor._kept is None  # somebody has read the states, to change them?
 
     def _overtaken(self, line: Any, newest: Manifest) -> CheckpointConflictError:
         return CheckpointConflictError(

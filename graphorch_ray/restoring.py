@@ -172,6 +172,22 @@ def check_options(chkpt: CheckpointData) -> None:
         raise CheckpointError(f"The checkpoint's options are damaged: {error}") from error
 
 
+def move_to(executor: GraphExecutor, chkpt: CheckpointData) -> None:
+    """Have an executor begin its next run at a checkpoint of its own run."""
+    kept = chkpt.untouched
+    executor._superstep = chkpt.superstep
+    executor._final = chkpt._final_state
+    executor._finished = chkpt.status == "finished"
+    executor._origin, executor._origin_kept = chkpt.origin, chkpt.kept
+    executor._kept = kept
+    executor._waiting = [
+        (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
+        for node_id, states in (() if kept else chkpt.active_states.items())
+        if states
+    ]
+    executor._machine = None
+
+
 def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
     """Put an executor where a checkpoint was taken.
 
@@ -189,17 +205,7 @@ def stand_at(executor: GraphExecutor, chkpt: CheckpointData) -> None:
     executor.branch = chkpt.branch
     executor._hub = executor._new_hub()
     executor._hub.link_from(chkpt.trace)
-    executor._superstep = chkpt.superstep
-    executor._final = chkpt._final_state
-    executor._finished = chkpt.status == "finished"
-    executor._origin, executor._origin_kept = chkpt.origin, chkpt.kept
-    executor._kept = kept
-    executor._waiting = [
-        (node_id, states, tuple(chkpt.active_sources.get(node_id, ())))
-        for node_id, states in (() if kept else chkpt.active_states.items())
-        if states
-    ]
-    executor._machine = None
+    move_to(executor, chkpt)
     if chkpt.origin is not None:
         executor._hub.say(
             ev.CheckpointLoaded,

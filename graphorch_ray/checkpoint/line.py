@@ -10,7 +10,7 @@ import socket
 import time
 import urllib.parse
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -125,11 +125,15 @@ class Line:
 
     # --- owning -------------------------------------------------------------------------------
 
-    def claim(self) -> Manifest:
+    def claim(self, wanted: Callable[[Manifest], bool] | None = None) -> Manifest:
         """Become the owner: the one before finds its next number taken, and stops.
 
+        Args:
+            wanted: whether to go on from a manifest, where it is the newest; None: always.
+
         Returns:
-            A copy of the newest valid manifest, with the next epoch and this process as writer.
+            A copy of the newest valid manifest, with the next epoch and this process as writer; or
+            the newest itself where that is not wanted. Then nothing is claimed and nobody stopped.
 
         Raises:
             CheckpointError: there is nothing to go on from, or it could not be written.
@@ -146,6 +150,8 @@ class Line:
                     f"Line {self.name} of '{self._store.url}' has no readable checkpoint to go on "
                     "from."
                 )
+            if late is None and wanted is not None and not wanted(newest):
+                return newest
             seq = max(newest.seq, self._taken, *unreadable, *tried, 0) + 1
             claimed = replace(
                 newest,

@@ -231,14 +231,20 @@ class SingleLine:
             ) from None
         self.writer, self.epoch = writer, epoch
 
-    def claim(self) -> Manifest:
-        """Become the owner, and go on from the checkpoint in the file.
+    def claim(self, wanted: Callable[[Manifest], bool] | None = None) -> Manifest:
+        """Become the owner, and go on from the checkpoint in the file; see `Line.claim`.
+
+        The owner before may replace the file at the very moment at which it is claimed, so what is
+        returned may be another one than was wanted, and claimed.
 
         Raises:
             CheckpointError: there is none.
             CheckpointConflictError: another process is doing so at the same time.
         """
         failpoints.reach("claim.before")
+        there = self.newest() if wanted is not None else None
+        if there is not None and wanted is not None and not wanted(there):
+            return there
         self.take(writer_id())
         newest = self.newest()
         if newest is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import pkgutil
 import time
 import warnings
 from pathlib import Path
@@ -406,6 +407,46 @@ def test_who_wanted_the_newest_and_was_overtaken_is_told(place: str, ledger: Led
     with pytest.raises(CheckpointConflictError, match=r"further .*line 000001, superstep 4"):
         late.run()
     assert Store(place).lines() == ["000001"]
+
+
+@pytest.mark.parametrize(
+    ("form", "where"),
+    [
+        ("runs", "graphorch_ray.checkpoint.line.Line.claim"),
+        ("run.ckpt", "graphorch_ray.checkpoint.single.SingleLine.claim"),
+        ("run.ckpt", "graphorch_ray.checkpoint.single.SingleLine.take"),
+    ],
+)
+def test_of_two_that_resume_one_goes_on_whatever_happens_as_it_claims(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, form: str, where: str
+) -> None:
+    """The first one commits at the very moment at which the second one claims."""
+    place = str(tmp_path / form)
+    stopped(steps(ledger), place, "inline", 3)
+    late = GraphExecutor.resume(place, steps(ledger), backend="inline")
+    first = GraphExecutor.resume(place, steps(ledger), backend="inline")
+    owner, name = pkgutil.resolve_name(where.rpartition(".")[0]), where.rpartition(".")[2]
+    claim, calls = getattr(owner, name), []
+
+    def claimed_late(line: Any, *given: Any) -> Any:
+        calls.append(line)
+        if len(calls) == 1:
+            with pytest.raises(GraphExecutionError, match="supersteps"):
+                first.run(max_supersteps=4)
+        return claim(line, *given)
+
+    monkeypatch.setattr(owner, name, claimed_late)
+    goes_on, stops = (late, first) if name == "take" else (first, late)
+    if stops is late:
+        with pytest.raises(CheckpointConflictError, match="further"):
+            late.run()
+    assert goes_on.run() == WHOLE
+    assert ledger.nodes() == ["n1", "n2", "n3", "n4"]
+    assert calls
+    if stops is first:
+        with pytest.raises(CheckpointConflictError, match="Another process"):
+            first.run()
+    assert CheckpointData.load(place).final_state == WHOLE
 
 
 def resume_at_once(place: str, ledger: Ledger, start: Any, out: Any) -> None:
