@@ -39,7 +39,7 @@ from .ray_connect import ensure_ray, held_by_this_process, say
 from .ray_errors import infrastructure_failure, is_configuration
 from .room import Room
 from .states import States, tell_made
-from .stream import Inbox
+from .stream import Inbox, wait_in_ray
 from .stretch import Stretches
 from .task_lane import TaskLane
 from .tracks import Tracks
@@ -47,12 +47,6 @@ from .wire import Done, Failed, Job, Report, Track
 
 OWN_TASK_CLEANUP_SECONDS = 0.95
 """How long after a superstep's time-out a coroutine in a task of its own has to stop."""
-
-BLOCKING_SLICE_SECONDS = 0.05
-"""How long a driver inside a Ray task waits in Ray before it looks after its timers."""
-
-DRIVER_SLICE_SECONDS = 0.01
-"""The same while something runs in the driver itself, and wants its event loop."""
 
 
 class RayPool:
@@ -408,28 +402,16 @@ class RayPool:
 
     async def wait(self, mailbox: asyncio.Event) -> bool:
         """Wait; inside a Ray task, in the way that gives the task's CPU back meanwhile."""
-        if not self.blocking:
+        if self.blocking:
+            await wait_in_ray(mailbox, self._awaited, lambda: self._driver.busy)
+        else:
             await mailbox.wait()
-            return True
-        import ray
-
-        never: Any = ray.ObjectRef.from_random()  # to wait in Ray even where nothing is out
-        while not mailbox.is_set():
-            await asyncio.sleep(0)
-            refs = [
-                answer.waiting_for
-                for lane in self._lanes
-                for answer in lane.answers()
-                if answer.waiting_for is not None
-            ]
-            if mailbox.is_set():
-                return True
-            busy = self._driver.busy
-            seconds = DRIVER_SLICE_SECONDS if busy else BLOCKING_SLICE_SECONDS
-            ready, _ = ray.wait([*refs, never], timeout=seconds, fetch_local=False)
-            if ready:
-                await asyncio.sleep(0.001)
         return True
+
+    def _awaited(self) -> list[Any]:
+        """References to what comes next."""
+        answers = (answer for lane in self._lanes for answer in lane.answers())
+        return [answer.waiting_for for answer in answers if answer.waiting_for is not None]
 
     def put(self, state: State) -> StateHandle:
         """Take a private copy of a state."""

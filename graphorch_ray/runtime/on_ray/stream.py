@@ -23,6 +23,37 @@ OnEnd = Callable[[BaseException | None], None]
 """Told that the stream is over: None after a clean end, else what Ray says broke."""
 
 
+BLOCKING_SLICE_SECONDS = 0.05
+"""How long a driver inside a Ray task waits in Ray before it looks after its timers."""
+
+DRIVER_SLICE_SECONDS = 0.01
+"""The same while something runs in the driver itself, and wants its event loop."""
+
+
+async def wait_in_ray(
+    mailbox: asyncio.Event, awaited: Callable[[], list[Any]], busy: Callable[[], bool]
+) -> None:
+    """Wait until `mailbox` is set, in a Ray task: its CPU is others' while it waits in Ray.
+
+    Args:
+        mailbox: set on the event loop.
+        awaited: gives references to what comes next.
+        busy: whether something runs in this process.
+    """
+    import ray
+
+    never: Any = ray.ObjectRef.from_random()  # to wait in Ray even where nothing is out
+    while not mailbox.is_set():
+        await asyncio.sleep(0)
+        refs = awaited()
+        if mailbox.is_set():
+            return
+        seconds = DRIVER_SLICE_SECONDS if busy() else BLOCKING_SLICE_SECONDS
+        ready, _ = ray.wait([*refs, never], timeout=seconds, fetch_local=False)
+        if ready:
+            await asyncio.sleep(0.001)
+
+
 class Inbox:
     """Carries what Ray's callback threads say to the event loop, waking it once for many."""
 
