@@ -150,7 +150,7 @@ class Line:
                     f"Line {self.name} of '{self._store.url}' has no readable checkpoint to go on "
                     "from."
                 )
-            if late is None and wanted is not None and not wanted(newest):
+            if wanted is not None and not (late or tried or wanted(newest)):
                 return newest
             seq = max(newest.seq, self._taken, *unreadable, *tried, 0) + 1
             claimed = replace(

@@ -335,6 +335,40 @@ def test_E5_a_failure_over_large_states_has_the_state_before_it(tmp_path, what):
     assert executor.summary.states_remade == 0
 
 
+def test_E3_a_wrong_answer_ends_a_stretch_and_nothing_runs_beyond(tmp_path):
+    ledger = tmp_path / "ledger"
+
+    @node_action
+    def noted(state):
+        with ledger.open("a") as file:
+            file.write(f"{current_execution().node_id} {state.messages[0]}\n")
+        return State([state.messages[0] + 1, bytes(100_000)])
+
+    @routing_function(placement="worker")
+    def wrong_in_the_end(state):
+        return "a" if state.messages[0] < 100 else "b"  # a node, and no sink of this edge
+
+    builder = GraphBuilder("wrong")
+    builder.add_node(ProcessingNode("a", noted))
+    builder.add_node(ProcessingNode("b", noted))
+    builder.add_concrete_edge("start", "a")
+    builder.add_concrete_edge("a", "b")
+    builder.add_conditional_edge("b", ["a", "end"], wrong_in_the_end)
+    executor = GraphExecutor(
+        builder.build_graph(),
+        State([0, b""]),
+        backend="ray",
+        checkpoint_path=str(tmp_path / "run"),
+        checkpoint_durability="exit",
+    )
+    with pytest.raises(GraphExecutionError, match="Invalid routing output: 'b'"):
+        executor.run(max_supersteps=1000)
+    assert ledger.read_text().splitlines()[-1] == "b 99"
+    ((state,),) = executor.active_states.values()
+    assert (executor.superstep, state.messages[0]) == (100, 99)
+    assert executor.summary.states_remade == 0
+
+
 def test_a_stretch_goes_on_until_what_it_gives_the_driver_is_many_bytes():
     """The driver, which frees it, may be behind."""
 

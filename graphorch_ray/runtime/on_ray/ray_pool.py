@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from typing import Any
 
-from ...errors import NodeTimeoutError, ResourceRequestError
+from ...errors import NodeTimeoutError, ResourceRequestError, StateLostError
 from ...model.attempt import (
     AttemptEvent,
     AttemptFailed,
@@ -187,6 +187,8 @@ class RayPool:
 
     async def _make(self, launch: Launch) -> StateHandle:
         """Run the code of a launch once more, for a state that was lost."""
+        if self._stopping:
+            raise StateLostError("It is wanted after the run has stopped, and was lost before.")
         pending = self._queue(launch)
         pending.made = self._loop.create_future()
         self.pump()

@@ -7,16 +7,12 @@ sink of an only edge, or of an only router that runs beside its node.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ...model.edges import ConcreteEdge, ConditionalEdge
 from ...model.graph import Graph
 from ...model.nodes import Node
 from .jobs import JobWriter
 from .wire import Step
-
-if TYPE_CHECKING:
-    pass
 
 STEPS_SHIPPED = 256
 """Nodes on one track, at most."""
@@ -57,7 +53,7 @@ class Tracks:
     def _sinks(self, node_id: str) -> list[str]:
         """Where the node's state may go, if it goes to one node and the driver is not asked."""
         edges = self._graph.edges_from(node_id)
-        if len(edges) != 1:
+        if len(edges) != 1 or node_id == self._graph.end_node.node_id:
             return []
         (edge,) = edges
         if isinstance(edge, ConcreteEdge):
@@ -69,10 +65,6 @@ class Tracks:
     def _step(self, node_id: str) -> Step:
         step = self._steps.get(node_id)
         if step is None:
-            edges = self._graph.edges_from(node_id)
-            only = edges[0] if len(edges) == 1 else None
-            step = self._steps[node_id] = Step(
-                self._writer.kind(self._graph.nodes[node_id], node_id),
-                only.sink.node_id if isinstance(only, ConcreteEdge) else None,
-            )
+            kind = self._writer.kind(self._graph.nodes[node_id], node_id)
+            step = self._steps[node_id] = Step(kind, tuple(self._sinks(node_id)))
         return step

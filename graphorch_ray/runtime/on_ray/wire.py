@@ -81,14 +81,14 @@ class Item(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A node that may follow another on the same worker, and what is known of what follows it.
+    """A node that may follow another on the same worker, and what may follow it.
 
-    `follows` is the sink of its only edge; None where a router says which sink it is, or where
-    the node has more edges than one, or none.
+    `sinks` are those of its only edge: one, or those among which a router beside the node chooses.
+    None are given where it has other edges than that, and at the end of the graph.
     """
 
     kind: Kind
-    follows: str | None
+    sinks: tuple[str, ...]
 
 
 class Track(NamedTuple):

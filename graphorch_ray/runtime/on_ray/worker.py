@@ -66,7 +66,11 @@ def _interruptible() -> Iterator[None]:
     and in the workers of the Ray that such a program starts.
     """
     before = signal.getsignal(signal.SIGINT)
-    if callable(before) or threading.current_thread() is not threading.main_thread():
+    if (
+        before is None
+        or callable(before)
+        or threading.current_thread() is not threading.main_thread()
+    ):
         yield
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
