@@ -5,7 +5,7 @@ VENV   ?= .venv
 BENCH   = $(VENV)-bench
 PY      = $(VENV)/bin/python
 PIP     = $(PY) -m pip --disable-pip-version-check
-INSTALL = $(PIP) install --quiet --no-compile --require-hashes --only-binary :all:
+INSTALL = $(PIP) install --quiet --require-hashes --only-binary :all:
 # The build backend is in the hashed files too: nothing is fetched that they do not name.
 SELF    = $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 STAMPS  = $(VENV)/.graphorch
