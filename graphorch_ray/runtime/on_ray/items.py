@@ -280,8 +280,8 @@ class _Walk:
         if message.ended - message.started > BATCH_SECONDS:
             return None
         sinks = self._track.steps[node_id].sinks
-        (sink,) = message.routes.values() if len(message.routes) == 1 else sinks[:1] or ("",)
-        if sink not in sinks or sink not in self._track.steps:
+        sink, *others = tuple(message.routes.values()) or sinks or (None,)
+        if others or sink not in sinks or sink not in self._track.steps:
             return None  # the driver knows what to make of a wrong answer
         state = message.payload or large
         return None if state is None else (sink, state)

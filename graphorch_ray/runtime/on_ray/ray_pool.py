@@ -188,7 +188,7 @@ class RayPool:
     async def _make(self, launch: Launch) -> StateHandle:
         """Run the code of a launch once more, for a state that was lost."""
         if self._stopping:
-            raise StateLostError("It is wanted after the run has stopped, and was lost before.")
+            raise StateLostError("A state that was lost is wanted after its run has stopped.")
         pending = self._queue(launch)
         pending.made = self._loop.create_future()
         self.pump()
